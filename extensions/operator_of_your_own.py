@@ -10,9 +10,15 @@ nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
-from dataflow_grounding import OPERATOR_REGISTRY, Operator, area, read_expressions
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Operator,
+    Record,
+    Update,
+    area,
+    read_expressions,
+)
 
 
 @OPERATOR_REGISTRY.register()
@@ -26,17 +32,11 @@ class BoxShare(Operator):
     output_keys = {"output": "expressions"}
     descriptions = {"en": "Adds the share of the picture that each expression's boxes cover."}
 
-    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+    async def annotate(self, record: Record, ask: Ask) -> Update:
         """Fills in the column. Raises BrokenRow where it holds anything but expressions."""
-        whole = record[self.keys.width] * record[self.keys.height]
-        return {
-            self.keys.output: [
-                {
-                    **expression,
-                    "box_share": round(
-                        sum(area(i["bbox"]) for i in expression["instances"]) / whole, 4
-                    ),
-                }
-                for expression in read_expressions(record, self.keys.expressions)
-            ]
-        }
+        picture = record[self.keys.width] * record[self.keys.height]
+        rows = []
+        for expression in read_expressions(record, self.keys.expressions):
+            covered = sum(area(box.bbox) for box in expression.instances)
+            rows.append({**expression.to_json(), "box_share": round(covered / picture, 4)})
+        return {self.keys.output: rows}

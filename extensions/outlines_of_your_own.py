@@ -13,7 +13,16 @@ import asyncio
 import threading
 from typing import Any
 
-from dataflow_grounding import OPERATOR_REGISTRY, Operator, open_image, read_expressions
+from dataflow_grounding import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Instance,
+    Operator,
+    Record,
+    Update,
+    open_image,
+    read_expressions,
+)
 
 
 @OPERATOR_REGISTRY.register()
@@ -33,26 +42,18 @@ class BoxOutlines(Operator):
         self._loaded: Any = None
         self._turn = threading.Lock()  # one picture at a time
 
-    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+    async def annotate(self, record: Record, ask: Ask) -> Update:
         """Fills in the column. Raises BrokenRow where it holds anything but expressions."""
-        expressions = list(read_expressions(record, self.keys.expressions))
-        boxes = [box for expression in expressions for box in expression["instances"]]
+        expressions = read_expressions(record, self.keys.expressions)
+        boxes = [box for expression in expressions for box in expression.instances]
         if not boxes:
             return {self.keys.output: expressions}
         image = open_image(record, self.keys.image)
-        found = await asyncio.to_thread(self._in_turn, image, [box["bbox"] for box in boxes])
+        found = await asyncio.to_thread(self._in_turn, image, [box.bbox for box in boxes])
         masks = iter(found)
-        return {
-            self.keys.output: [
-                {
-                    **expression,
-                    "instances": [
-                        _with_outline(box, next(masks)) for box in expression["instances"]
-                    ],
-                }
-                for expression in expressions
-            ]
-        }
+        for expression in expressions:
+            expression.instances = [_with_outline(box, next(masks)) for box in expression.instances]
+        return {self.keys.output: expressions}
 
     def _in_turn(self, image: Any, boxes: list[Any]) -> list[Any]:
         with self._turn:
@@ -80,11 +81,12 @@ class BoxOutlines(Operator):
         return [mask[0].numpy() for mask in masks[0]]
 
 
-def _with_outline(box: dict[str, Any], inside: Any) -> dict[str, Any]:
-    # An earlier outline goes, as it may be of an earlier box.
-    kept = {name: value for name, value in box.items() if name != "outline"}
+def _with_outline(box: Instance, inside: Any) -> Instance:
+    box = box.without("outline")  # an earlier one may be of an earlier box
     outline = _outline(inside)
-    return {**kept, "outline": outline} if len(outline) >= 6 else kept
+    if len(outline) >= 6:
+        box.outline = outline
+    return box
 
 
 def _outline(inside: Any) -> list[int]:

@@ -7,16 +7,18 @@ operator.run(storage.step(), input_image_key="image_path", output_count_key="peo
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
+    Ask,
     Image,
     Note,
     Operator,
+    Record,
     Request,
     Serving,
     UnreadableReply,
+    Update,
     open_image,
 )
 
@@ -67,7 +69,7 @@ class ThingCounter(Operator):
         self.serving = serving
         self.thing = thing
 
-    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+    async def annotate(self, record: Record, ask: Ask) -> Update:
         """One question, one number."""
         image = open_image(record, self.keys.image, self.serving.image_limits)
         return {self.keys.count: await ask(count_of(image, self.thing))}

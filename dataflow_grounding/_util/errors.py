@@ -291,6 +291,10 @@ class SuspectBoxes(RunStopped, exit_code=2):
     """The run's boxes are not in the format that was asked for (`vlm.on_suspect_boxes: stop`)."""
 
 
+class NoBoxFormat(RunStopped, exit_code=2):
+    """A request has boxes, and its operator has chosen no format in which a model reads them."""
+
+
 class NoRoom(RunStopped, exit_code=2):
     """A cluster has no room for a single worker."""
 

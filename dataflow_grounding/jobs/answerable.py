@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.errors import NoBoxFormat, RecordError
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import STATUSES, Record, Update
+from dataflow_grounding.data.expressions import Expression, Instance
+from dataflow_grounding.data.records import STATUSES, Record, Update, as_json
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
@@ -50,7 +51,9 @@ class _Listener(Serving):
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return a line for each task that steps ask, or ask when tried, and servings can't answer."""
+    """Return a line for each question of steps that can't be put: its serving doesn't answer it, or
+    it shows boxes in no format.
+    """
     lines = run.job.unanswerable()
     if lines:
         return lines
@@ -59,9 +62,13 @@ def unanswerable(run: SpecRun) -> list[str]:
         return []  # it takes no records one by one, so it can't be tried
     for operator in operators:
         serving = operator.serving
-        answers_some_only = serving is not None and serving.tasks is not None
+        if serving is None:
+            continue
         states_tasks = bool(getattr(operator, "tasks", ()))
-        if answers_some_only and not states_tasks:
+        may_ask_what_is_not_answered = serving.tasks is not None and not states_tasks
+        is_shipped = type(operator).__module__.startswith("dataflow_grounding.")
+        may_show_boxes = operator.format_choice is None and not (is_shipped and states_tasks)
+        if may_ask_what_is_not_answered or may_show_boxes:
             return _unanswerable_when_tried(run)
     return []  # all tasks that matter are stated, and can be answered
 
@@ -73,7 +80,10 @@ def _unanswerable_when_tried(run: SpecRun) -> list[str]:
     for row in itertools.islice(run.job.input.rows(), TRIED):
         with suppress(RecordError):
             records.append(source.record(row))
-    run_blocking(lambda: _call_each(run, listeners, records))
+    try:
+        run_blocking(lambda: _call_each(run, listeners, records))
+    except NoBoxFormat as error:
+        return [str(error)]
     lines = []
     for step, listener in zip(run.job.steps, listeners, strict=True):
         for task in sorted(listener.unanswerable):
@@ -109,20 +119,20 @@ def _ask_of(step: Step, asking: Asking) -> StepAsk:
 
 def _made_up(step: Step, record: Record) -> Update:
     """Return what the step would have added, had it got replies."""
-    width, height = _size_of_picture(step, record)
+    size = _size_of_picture(step, record)
     text = str(record.get("caption") or "a thing")
     value_by_usual_name = {
         "caption": text,
         "cleaned_caption": text,
-        "expressions": _expression_of_each_status(text, [0, 0, width, height]),
+        "expressions": _expression_of_each_status(text, size),
     }
-    update: Update = {"width": width, "height": height}
+    update: Update = {"width": size[0], "height": size[1]}
     # Role → the column's usual name; the user may have bound the role to another column.
     usual_names = getattr(step.operator, "output_keys", {})
     for role, column in step.operator.writes().items():
         usual_name = usual_names.get(role, column)
         update[column] = value_by_usual_name.get(usual_name)  # None for other columns
-    return update
+    return as_json(update)
 
 
 def _size_of_picture(step: Step, record: Record) -> Size:
@@ -133,19 +143,8 @@ def _size_of_picture(step: Step, record: Record) -> Size:
     return 1, 1  # of a record whose picture is missing or broken
 
 
-def _expression_of_each_status(text: str, bbox: list[int]) -> list[dict[str, Any]]:
+def _expression_of_each_status(text: str, size: Size) -> list[Expression]:
     """A later step may ask about expressions of some status only."""
-    whole_picture = {"bbox_id": "0", "bbox": bbox, "score": None}
-    expressions: list[dict[str, Any]] = []
-    for status in STATUSES:
-        expressions.append(
-            {
-                "expression_id": status,
-                "text": text,
-                "noun_chunk": text,
-                "char_span": None,
-                "instances": [whole_picture] if status == "grounded" else [],
-                "status": status,
-            }
-        )
+    expressions = [Expression(text, status, noun_chunk=text, status=status) for status in STATUSES]
+    expressions[0].instances.append(Instance((0, 0, *size), bbox_id="0"))  # it is grounded
     return expressions

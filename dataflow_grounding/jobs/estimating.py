@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.expressions import read_expressions
-from dataflow_grounding.data.records import Record, dump_text
+from dataflow_grounding.data.records import Record, as_json, dump_text
 from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.costs import Amount
@@ -366,7 +366,7 @@ async def _amounts_by_step(
         amounts.append(amount)
         # A lister asks nothing. Its phrases are added here, since later steps ask for each of them.
         if isinstance(operator, PhraseLister):
-            record = record.updated(operator.listed(record))
+            record = record.updated(as_json(operator.listed(record)))
     return amounts
 
 

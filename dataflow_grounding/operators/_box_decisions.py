@@ -89,7 +89,9 @@ def decided(
         status = "none" if presence.there is False else "ambiguous"
         if staying:
             status = "grounded"
-    result = replace(expression, instances=staying, status=status, rejected=rejected or None)
+    result = replace(
+        expression, instances=staying, status=status, rejected=rejected or expression.rejected
+    )
     return _with_conclusion(result, presence, judged)
 
 

@@ -15,7 +15,8 @@ from aiohttp import web
 from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import ImageMissing, InputError, RecordError
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.data.expressions import read_expressions
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.formats.label_studio import area_of, box_facts
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Picture, Pictures, WrongRequest, read_json
@@ -136,14 +137,14 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
     """{"id": "p0b0", …, "from_name": "boxes", "to_name": "image", "value": …, "score": 0.9}"""
     size = record["width"], record["height"]
     names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
-    for number, expression in enumerate(record["expressions"]):
-        phrase = expression["text"]  # where no label says the same, `meta` has it
+    for number, expression in enumerate(read_expressions(Record(record), "expressions")):
+        phrase = expression.text  # where no label says the same, `meta` has it
         label = config.label_of(phrase)
-        for place, instance in enumerate(expression["instances"]):
-            value = {**area_of(box_of(instance["bbox"]), size), "rectanglelabels": [label]}
+        for place, instance in enumerate(expression.instances):
+            value = {**area_of(instance.bbox, size), "rectanglelabels": [label]}
             region = {**box_facts(f"p{number}b{place}", size), **names, "value": value}
-            if instance.get("score") is not None:
-                region["score"] = instance["score"]
+            if instance.score is not None:
+                region["score"] = instance.score
             if label.casefold() != phrase.casefold():
                 region["meta"] = {"text": [phrase]}  # shown where the region is looked at
             yield region

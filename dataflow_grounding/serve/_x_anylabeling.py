@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from dataflow_grounding.data.expressions import read_expressions
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import WrongRequest, read_json
 
@@ -82,12 +84,11 @@ def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[di
     """Boxes below the user's threshold are left out; those without a score stay."""
     threshold = params.get("conf_threshold")
     least = threshold if isinstance(threshold, (int, float)) else 0
-    for expression in record["expressions"]:
-        for instance in expression["instances"]:
-            score = instance.get("score")
-            if score is not None and score < least:
+    for expression in read_expressions(Record(record), "expressions"):
+        for instance in expression.instances:
+            if instance.score is not None and instance.score < least:
                 continue
-            x1, y1, x2, y2 = instance["bbox"]
+            x1, y1, x2, y2 = instance.bbox
             points = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
-            shape = {"label": expression["text"], "shape_type": "rectangle", "points": points}
-            yield {**shape, "score": score}
+            shape = {"label": expression.text, "shape_type": "rectangle", "points": points}
+            yield {**shape, "score": instance.score}

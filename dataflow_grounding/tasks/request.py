@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from dataflow_grounding._util.errors import RequestRefused, SpecError
+from dataflow_grounding._util.errors import NoBoxFormat, RequestRefused
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.image import Image
@@ -174,12 +174,12 @@ class Request(Generic[T]):
             box_format: The model's; None where nobody has chosen one.
 
         Raises:
-            SpecError: It has boxes, and there is no format to write them in.
+            NoBoxFormat: It has boxes, and there is no format to write them in.
         """
         if "{box_format}" not in self.instructions and not _has_boxes(self.input):
             return self
         if box_format is None:
-            raise SpecError(
+            raise NoBoxFormat(
                 f"a {self.task} request has boxes, and its operator chooses no box format: derive"
                 " the operator from RegionOperator"
             )

@@ -23,12 +23,12 @@ from dataflow_grounding import (
     Serving,
 )
 from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import (
     Record,
     as_json,
     dump_line,
     image_id_of,
-    read_expressions,
     read_text,
 )
 from dataflow_grounding.tasks import Request
@@ -201,15 +201,15 @@ SCORES: dict[str, tuple[dict[str, Any], Any]] = {
 def test_expressions_are_read_tolerantly(given_: Any, read: dict[str, Any]) -> None:
     record = Record({"e": [given_]}, image_id="x")
     usual = {"text": "d", "expression_id": "x#0", "instances": []}
-    assert read_expressions(record, "e") == [{**usual, **read}]
+    assert [item.to_json() for item in read_expressions(record, "e")] == [{**usual, **read}]
     assert record == {"e": [given_]}
 
 
 @pytest.mark.parametrize(("given_", "score"), SCORES.values(), ids=SCORES)
 def test_scores_are_read_under_both_names(given_: dict[str, Any], score: Any) -> None:
     record = Record({"e": [{"text": "d", "instances": [{"bbox": BOX, "mine": 1, **given_}]}]})
-    [instance] = read_expressions(record, "e")[0]["instances"]
-    assert instance == {"bbox": BOX, "mine": 1, "score": score}
+    [instance] = read_expressions(record, "e")[0].instances
+    assert instance.to_json() == {"bbox": BOX, "mine": 1, "score": score}
 
 
 def with_box(bbox: Any) -> list[Any]:

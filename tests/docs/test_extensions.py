@@ -17,6 +17,7 @@ import pytest
 from dataflow_grounding import (
     ExpressionExtractor,
     FileStorage,
+    Instance,
     OpenAIServing,
     PhraseGrounder,
     Pipeline,
@@ -157,9 +158,10 @@ def test_the_outline_is_that_of_the_largest_part() -> None:
     inside = np.zeros((60, 90), dtype=bool)
     inside[10:31, 20:51] = inside[50:53, 5:8] = True
     make = load("outlines_of_your_own")._with_outline
-    box = make({"bbox": [20, 10, 50, 30], "outline": [1, 1, 2, 2, 3, 3]}, inside)
-    assert box == {"bbox": [20, 10, 50, 30], "outline": [20, 10, 20, 30, 50, 30, 50, 10]}
-    assert make(box, np.zeros((60, 90), dtype=bool)) == {"bbox": [20, 10, 50, 30]}
+    given = Instance.from_json({"bbox": [20, 10, 50, 30], "outline": [1, 1, 2, 2, 3, 3]})
+    box = make(given, inside)
+    assert box.outline == [20, 10, 20, 30, 50, 30, 50, 10]
+    assert make(box, np.zeros((60, 90), dtype=bool)).to_json() == {"bbox": [20, 10, 50, 30]}
 
 
 def test_no_box_is_no_outline_and_loads_no_model(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from dataflow_grounding import (
     PhraseGrounder,
 )
 from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._agreement import merge_answers
@@ -79,7 +81,8 @@ def refined(
 
 
 def found(boxes: list[list[int]]) -> Found:
-    return Found("grounded" if boxes else "none", [{"bbox": bbox, "score": 0.9} for bbox in boxes])
+    instances = [Instance(box_of(bbox), 0.9) for bbox in boxes]
+    return Found("grounded" if boxes else "none", instances)
 
 
 A, A2, A3, B = [10, 10, 50, 50], [12, 10, 52, 50], [14, 14, 54, 50], [200, 200, 260, 240]
@@ -105,7 +108,7 @@ def test_answers_are_merged(
     said: list[Any], boxes: list[tuple[list[int], float]], status: str, disagree: bool
 ) -> None:
     result = merge_answers([found(answer) for answer in said], len(said))
-    assert [(i["bbox"], i["score"]) for i in result.instances] == boxes
+    assert [(list(i.bbox), i.score) for i in result.instances] == boxes
     assert (result.status, result.disagreement) == (status, disagree)
 
 

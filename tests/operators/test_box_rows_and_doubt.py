@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.operators._agreement import merge_answers
 from dataflow_grounding.operators._box_decisions import decided
 from dataflow_grounding.tasks.checks import Presence
@@ -105,7 +106,7 @@ def test_the_doubt_about_a_whole_reply_goes_before_that_about_a_phrase() -> None
     assert "a wolf" in record["expressions"][1]["doubt"]
 
 
-BOX = [{"bbox": [1, 2, 30, 40], "score": None}]
+BOX = [Instance((1, 2, 30, 40))]
 
 
 @pytest.mark.parametrize(("unsure", "doubt"), [(1, ""), (2, "a guess"), (3, "a guess")])
@@ -117,15 +118,15 @@ def test_a_phrase_is_doubtful_if_half_of_its_samples_are(unsure: int, doubt: str
 
 
 def test_a_check_that_decides_on_a_phrase_takes_its_doubt_away() -> None:
-    boxes = [{**BOX[0], "bbox_id": "a#0.0"}]
-    expression = {
+    row = {
         "expression_id": "a#0",
         "text": "a dog",
         "status": "grounded",
-        "instances": boxes,
+        "instances": [{"bbox": [1, 2, 30, 40], "bbox_id": "a#0.0"}],
         "doubtful": True,
         "doubt": "the reply isn't sure of it",
     }
+    expression = Expression.from_json(row)
     checked = decided(expression, Presence(True, 1), ["right"])
-    assert checked["verified"] is True
-    assert not {"doubtful", "doubt"} & set(checked)
+    assert checked.verified is True
+    assert not {"doubtful", "doubt"} & set(checked.to_json())

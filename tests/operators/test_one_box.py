@@ -14,6 +14,7 @@ from PIL import Image
 from dataflow_grounding import BoxRefiner, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.geometry import iou, without_duplicates
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.answering import Answering
@@ -106,26 +107,24 @@ scored = st.one_of(st.none(), st.integers(0, 4).map(lambda n: n / 4))
 
 
 @st.composite
-def instances(draw: st.DrawFn) -> dict[str, Any]:
+def instances(draw: st.DrawFn) -> Instance:
     x, y = draw(sides), draw(sides)
-    bbox = [x, y, x + draw(st.integers(1, 60)), y + draw(st.integers(1, 60))]
-    return {"bbox": bbox, "score": draw(scored)}
+    bbox = (x, y, x + draw(st.integers(1, 60)), y + draw(st.integers(1, 60)))
+    return Instance(bbox, draw(scored))
 
 
 @pytest.mark.slow
 @given(st.lists(instances(), max_size=12), st.sampled_from([0.1, 0.5, 0.9, 1.0]))
 def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
-    given_: list[dict[str, Any]], at: float
+    given_: list[Instance], at: float
 ) -> None:
-    def rank(instance: dict[str, Any]) -> float:
-        return -1.0 if instance["score"] is None else instance["score"]
+    def rank(instance: Instance) -> float:
+        return -1.0 if instance.score is None else instance.score
 
     kept = without_duplicates(given_, at)
-    assert all(
-        iou(tuple(a["bbox"]), tuple(b["bbox"])) < at for a, b in itertools.combinations(kept, 2)
-    )
+    assert all(iou(a.bbox, b.bbox) < at for a, b in itertools.combinations(kept, 2))
     for gone in given_:
-        near = [k for k in kept if iou(tuple(k["bbox"]), tuple(gone["bbox"])) >= at]
+        near = [k for k in kept if iou(k.bbox, gone.bbox) >= at]
         assert any(rank(k) >= rank(gone) for k in near)
     assert [i for i in given_ if any(i is k for k in kept)] == kept
     assert without_duplicates(kept, at) == kept
@@ -134,7 +133,7 @@ def test_no_two_that_stay_are_near_and_each_that_goes_is_near_a_better_one(
 @pytest.mark.slow
 def test_ten_thousand_boxes() -> None:
     """What takes time in the square of that would never end."""
-    boxes = [{"bbox": [5 * n, 0, 5 * n + 40, 40], "score": None} for n in range(10_000)]
+    boxes = [Instance((5 * n, 0, 5 * n + 40, 40)) for n in range(10_000)]
     assert len(without_duplicates([*boxes, *boxes], 0.9)) == 10_000
 
 

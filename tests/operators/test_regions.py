@@ -22,7 +22,7 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import BrokenRow, SpecError
 from dataflow_grounding.boxes.geometry import Bbox, iou
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.regions import read_regions
+from dataflow_grounding.data.expressions import read_regions
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.operators._nearness import near_groups
 from tests.support.answering import Answering

@@ -28,7 +28,7 @@ def reply_of(phrases: Any, boxes: Any) -> str:
 
 def checked(image: Image, phrases: Any, boxes: Any) -> Checked:
     """What is read of a reply about PHRASES and BOXES."""
-    return box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(phrases, boxes))[0]
+    return box_check(image, PHRASES, BOXES).read(reply_of(phrases, boxes))[0]
 
 
 THERE = [{"id": 1, "there": True, "count": 2}, {"id": 2, "there": False, "count": 0}]
@@ -36,7 +36,7 @@ RIGHT = [{"id": 1, "verdict": "right"}, {"id": 2, "verdict": "Loose "}]
 
 
 def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> None:
-    request = box_check(image, PHRASES, BOXES, PIXELS)
+    request = box_check(image, PHRASES, BOXES).with_boxes_in(PIXELS)
     assert request.input == {
         "image": {"width": 640, "height": 480},
         "phrases": [{"id": 1, "text": "a dog"}, {"id": 2, "text": "a cat"}],
@@ -50,11 +50,11 @@ def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> N
     assert marked.sent_digest != image.sent_digest
     assert isinstance(crops, CropSheet)
     assert crops.numbers == (2,)
-    assert len(box_check(image, PHRASES, BOXES[:1], PIXELS).images) == 1
+    assert len(box_check(image, PHRASES, BOXES[:1]).images) == 1
 
 
 def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
-    request = box_check(image, PHRASES, [], PIXELS)
+    request = box_check(image, PHRASES, []).with_boxes_in(PIXELS)
     assert request.images == (image,)
     checked, _ = request.read(json.dumps({"phrases": THERE}))
     assert checked.presences == [Presence(True, 2), Presence(False, 0)]
@@ -62,7 +62,7 @@ def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
 
 
 def test_what_the_judge_says_is_read(image: Image) -> None:
-    checked, notes = box_check(image, PHRASES, BOXES, PIXELS).read(reply_of(THERE, RIGHT))
+    checked, notes = box_check(image, PHRASES, BOXES).read(reply_of(THERE, RIGHT))
     assert checked.presences == [Presence(True, 2), Presence(False, 0)]
     assert checked.verdicts == ["right", "loose"]
     assert notes == []
@@ -92,7 +92,7 @@ def test_what_was_not_asked_for_is_no_answer(
 
 
 def test_an_answer_that_contradicts_itself_is_none(image: Image) -> None:
-    read = box_check(image, PHRASES, [], PIXELS).read
+    read = box_check(image, PHRASES, []).read
     said = [{"id": 1, "there": True, "count": 0}, {"id": 2, "there": False, "count": 3}]
     checked, _ = read(json.dumps({"phrases": said}))
     assert checked.presences == [Presence(None, None)] * 2
@@ -113,12 +113,12 @@ def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
     """A judge who uses its own word for one box has judged the others all the same."""
     boxes = [DrawnBox("a cat", (10 * n, 10, 10 * n + 9, 60)) for n in range(3)]
     said = [{"id": n, "verdict": word} for n, word in enumerate(("right", "fine", "other"), 1)]
-    checked, notes = box_check(image, PHRASES, boxes, PIXELS).read(reply_of(THERE, said))
+    checked, notes = box_check(image, PHRASES, boxes).read(reply_of(THERE, said))
     assert checked.verdicts == ["right", None, "other"]
     assert [note.code for note in notes] == ["unknown_word"]
 
     said = [{"id": n, "there": word} for n, word in enumerate(("yes", "No, it isn't", "no"), 1)]
-    checked, notes = box_check(image, ["a", "b", "c"], [], PIXELS).read(reply_of(said, []))
+    checked, notes = box_check(image, ["a", "b", "c"], []).read(reply_of(said, []))
     assert [presence.there for presence in checked.presences] == [True, None, False]
     assert [note.code for note in notes] == ["unknown_word"]
 
@@ -127,7 +127,7 @@ def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
 def test_an_answer_that_lacks_is_no_unknown_word(image: Image, lacking: dict[str, Any]) -> None:
     said = [{"id": 1, "there": "yes"}, lacking, {"id": 3, "there": "no"}]
     with pytest.raises(UnreadableReply, match="none of yes, no and unsure"):
-        box_check(image, ["a", "b", "c"], [], PIXELS).read(reply_of(said, []))
+        box_check(image, ["a", "b", "c"], []).read(reply_of(said, []))
 
 
 def test_a_judge_may_not_know(image: Image) -> None:
@@ -147,14 +147,14 @@ def test_a_judge_may_not_know(image: Image) -> None:
 )
 def test_words_around_the_verdicts_do_no_harm(image: Image, words: str) -> None:
     reply = f"{words}\n\n{reply_of(THERE, RIGHT)}\n\n{words}"
-    checked, _ = box_check(image, PHRASES, BOXES, PIXELS).read(reply)
+    checked, _ = box_check(image, PHRASES, BOXES).read(reply)
     assert checked.verdicts == ["right", "loose"]
 
 
 def test_a_verdict_that_is_given_twice_in_one_item_is_refused(image: Image) -> None:
     reply = reply_of(THERE, RIGHT).replace('"verdict"', '"verdict": "other", "verdict"', 1)
     with pytest.raises(UnreadableReply, match="an object has 'verdict' twice"):
-        box_check(image, PHRASES, BOXES, PIXELS).read(reply)
+        box_check(image, PHRASES, BOXES).read(reply)
 
 
 @pytest.mark.parametrize("cut_after", ['"there": true', '"verdict": "right"', '"boxes": ['])
@@ -162,12 +162,12 @@ def test_a_reply_that_is_cut_off_is_asked_for_in_parts(image: Image, cut_after: 
     reply = reply_of(THERE, RIGHT)
     cut = reply[: reply.index(cut_after) + len(cut_after)]
     with pytest.raises(TruncatedReply):
-        box_check(image, PHRASES, BOXES, PIXELS).read(cut)
-    assert box_check(image, PHRASES, BOXES, PIXELS).divisible
+        box_check(image, PHRASES, BOXES).read(cut)
+    assert box_check(image, PHRASES, BOXES).divisible
 
 
 def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
-    request = missing_boxes(image, PHRASES, BOXES, PIXELS)
+    request = missing_boxes(image, PHRASES, BOXES, PIXELS).with_boxes_in(PIXELS)
     assert request.task == "missing_boxes"
     assert [box["text"] for box in request.input["boxes"]] == ["a dog", "a dog"]
     assert "{" not in request.instructions.replace('{"objects"', "").replace('{"id"', "")
@@ -202,7 +202,7 @@ def read_or_refused(request: Request[Any], reply: str) -> Any:
 def test_whatever_the_judge_writes_is_read_or_refused(
     image: Image, phrases: Any, boxes: Any
 ) -> None:
-    checked = read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), reply_of(phrases, boxes))
+    checked = read_or_refused(box_check(image, PHRASES, BOXES), reply_of(phrases, boxes))
     if checked is not None:
         assert (len(checked.presences), len(checked.verdicts)) == (2, 2)
         assert all(verdict in (*FITS, None) for verdict in checked.verdicts)

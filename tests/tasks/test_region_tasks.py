@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import (
@@ -24,21 +25,22 @@ from dataflow_grounding.tasks import (
 from dataflow_grounding.tasks.region_tasks import Check, Described, Merged, read_by_id
 from tests.support.json_values import any_json
 
-REGIONS = [
-    {"bbox": [10, 20, 110, 220], "type": "Car"},
-    {"bbox": [300.5, 0, 640, 480.0], "type": ""},
-]
+REGIONS = [Region((10, 20, 110, 220), "Car"), Region((300.5, 0, 640, 480.0))]
 PIXELS, GEMINI = find_box_format("xyxy_px", ""), find_box_format("yxyx_1000", "")
 
 
 def requests(image: Image) -> dict[str, Request[Any]]:
     return {
-        "region_expression": region_expression(image, REGIONS, PIXELS),
+        "region_expression": region_expression(image, REGIONS).with_boxes_in(PIXELS),
         "image_caption": image_caption(image),
-        "grounding_expression": grounding_expression(image, "A car.", REGIONS, GEMINI),
-        "double_check": double_check(
-            image, [Merged("the car", [0]), Merged("both", [0, 1])], REGIONS, PIXELS
+        "grounding_expression": grounding_expression(image, "A car.", REGIONS).with_boxes_in(
+            GEMINI
         ),
+        "double_check": double_check(
+            image,
+            [Merged("the car", [0]), Merged("both", [0, 1])],
+            [Instance(region.bbox) for region in REGIONS],
+        ).with_boxes_in(PIXELS),
     }
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.replies import Note
@@ -66,7 +67,7 @@ def test_the_size_stated_is_that_of_the_picture_as_sent(image: Image) -> None:
     request = phrase_grounding(small, ["a"], PIXELS)
     assert input_of(request)["image"] == {"width": 200, "height": 50}
     [found], _ = request.read('{"objects": [{"id": 1, "label": "a", "bbox_2d": [10, 5, 100, 50]}]}')
-    assert found.instances == [{"bbox": [20, 10, 200, 100], "score": None}]
+    assert found.instances == [Instance((20, 10, 200, 100))]
 
 
 @pytest.mark.parametrize(
@@ -254,11 +255,11 @@ def test_boxes_are_whole_pixels_inside_the_image_whatever_the_model_says(
     for one in found:
         assert (one.status == "grounded") == bool(one.instances)
         for instance in one.instances:
-            x1, y1, x2, y2 = instance["bbox"]  # type: ignore[misc]
+            x1, y1, x2, y2 = instance.bbox
             assert 0 <= x1 < x2 <= 400
             assert 0 <= y1 < y2 <= 100
             assert all(isinstance(number, int) for number in (x1, y1, x2, y2))
-            assert instance["score"] is None or 0 <= instance["score"] <= 1  # type: ignore[operator]
+            assert instance.score is None or 0 <= instance.score <= 1
 
 
 def test_an_empty_list_means_that_all_were_looked_for(image: Image) -> None:
@@ -290,7 +291,7 @@ def test_a_phrase_whose_only_box_is_beside_the_picture_is_not_said_to_be_absent(
     (beside, inside, absent), notes = phrase_grounding(wide, ["a", "b", "c"], PIXELS).read(reply)
     assert (beside.status, beside.instances) == ("ambiguous", [])
     assert beside.reason == "its box lies outside the picture"
-    assert [instance["bbox"] for instance in inside.instances] == [[10, 20, 100, 90]]
+    assert [instance.bbox for instance in inside.instances] == [(10, 20, 100, 90)]
     assert (inside.status, inside.reason, absent.status) == ("grounded", None, "none")
     assert [note.text for note in notes].count("a box of phrase 1 outside the picture") == 1
 

@@ -9,6 +9,7 @@ import pytest
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.tasks import (
     Merged,
@@ -23,7 +24,7 @@ from dataflow_grounding.tasks import (
 )
 
 PIXELS = find_box_format("xyxy_px", "")
-REGIONS = [{"bbox": [10, 20, 110, 220], "type": ""}]
+REGIONS = [Region((10, 20, 110, 220))]
 
 # cbh123/narrator issues 17, 27, 35; MMMU-Benchmark/MMMU issue 19; sgl-project/sglang issue 6583;
 # BAAI-DCAI/Visual-Instruction-Tuning issue 5, where such texts were published as captions.
@@ -104,10 +105,10 @@ DENIALS = [
 def asked(image: Image) -> dict[str, Request[Any]]:
     return {
         "image_caption": image_caption(image),
-        "region_caption": region_caption(image, REGIONS, PIXELS),
-        "region_expression": region_expression(image, REGIONS, PIXELS),
-        "grounding_expression": grounding_expression(image, None, REGIONS, PIXELS),
-        "double_check": double_check(image, [Merged("the blue car", [0])], REGIONS, PIXELS),
+        "region_caption": region_caption(image, [Instance(REGIONS[0].bbox)]),
+        "region_expression": region_expression(image, REGIONS),
+        "grounding_expression": grounding_expression(image, None, REGIONS),
+        "double_check": double_check(image, [Merged("the blue car", [0])], REGIONS),
         "expression_extraction": expression_extraction(image, "a dog"),
         "negative_phrases": negative_phrases(image, ["a dog"], 1),
     }
