@@ -5,9 +5,13 @@ import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+UsersValue: TypeAlias = Any
+"""What comes from a user's own code: nothing is known of it."""
+UsersFunction: TypeAlias = Callable[..., Any]
+"""A function of a user's own: nothing is known of its arguments."""
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 _PYTHON = sysconfig.get_path("stdlib")

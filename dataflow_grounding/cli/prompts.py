@@ -65,7 +65,7 @@ def _use_of(name: str) -> str:
         return f"as phrase_grounding, with vlm.asking {' or '.join(forms)}"
     operators = []
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
-        if name in operator.tasks:
+        if name in getattr(operator, "tasks", ()):
             operators.append(class_name)
     if not operators:
         # PromptedVQAGenerator isn't in the registry here: it is registered when compat is imported.

@@ -17,6 +17,8 @@ from dataflow_grounding._util.paths import is_absolute, open_input, path_within
 from dataflow_grounding.data.verification import read_verification
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
+JsonObject: TypeAlias = Mapping[str, Any]
+"""An object of JSON that isn't a record: a question, a schema, settings."""
 
 ROW_OF_IMAGE = "row_of_image"
 """The column of an image's second and later rows that says which of its rows it is, from 1. With

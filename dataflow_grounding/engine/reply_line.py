@@ -123,7 +123,7 @@ def _failure_in(request: Request[Any], line: dict[str, Any]) -> RecordError | No
         return RequestRefused(str(line["refusal"]))
     is_at_limit = is_one_of(line.get("finish_reason"), CUT_OFF)
     # some go on up to it, with blanks or words, after an answer that is whole
-    if is_at_limit and not is_whole(text) and not _answers_all(request, text):
+    if is_at_limit and not is_whole(text or "") and not _answers_all(request, text):
         return TruncatedReply("the reply was cut off at the token limit.")
     if not isinstance(text, str):
         return UnreadableReply("the reply has no text.")

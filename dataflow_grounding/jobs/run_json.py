@@ -123,7 +123,7 @@ def _facts_of_serving(serving: Serving, summary: Summary | None) -> dict[str, An
 
 def _facts_of(part: Operator | Serving) -> dict[str, Any]:
     try:
-        return part.facts()
+        return dict(part.facts())
     except (Exception, SystemExit) as error:  # of a user's own code
         return {"error": described(error)}
 

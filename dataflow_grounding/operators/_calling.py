@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from dataflow_grounding.data.records import JsonObject
+
+if TYPE_CHECKING:
+    from dataflow_grounding.operators.operator_base import Operator
 
 OnError: TypeAlias = Literal["drop", "raise", "keep"]
 """What becomes of records in memory that fail, as `Operator.__call__` says."""
-Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]"
+Rows: TypeAlias = "Sequence[JsonObject] | Iterator[JsonObject]"
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Columns:
         return by_role[role]
 
 
-def roles_by_role_argument(operator: Any) -> dict[str, str]:
+def roles_by_role_argument(operator: "Operator") -> dict[str, str]:
     """Return the roles by the arguments that name them: `input_caption_key` → `caption`."""
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
@@ -34,7 +39,7 @@ def roles_by_role_argument(operator: Any) -> dict[str, str]:
     return roles
 
 
-def roles_by_column_argument(operator: Any) -> dict[str, str]:
+def roles_by_column_argument(operator: "Operator") -> dict[str, str]:
     """Return the roles by the arguments that name their default columns."""
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):

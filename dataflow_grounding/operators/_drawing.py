@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.files import portable, within
 from dataflow_grounding.data.expressions import Expression
@@ -70,7 +70,7 @@ def draw_boxes(image: Image, expressions: Sequence[Expression], path: str) -> No
 
 
 def draw_once(
-    image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
+    image: Image, marks: "Callable[[], list[Mark]]", content: object, path: str
 ) -> bytes | None:
     """Write a picture of an image with marks, and return its bytes; None if it is there already.
 

@@ -5,7 +5,7 @@ Only a call needs this, so that a run of a spec doesn't import how records show 
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -15,7 +15,9 @@ from dataflow_grounding._util.errors import (
     RecordError,
 )
 from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.users_code import UsersValue
 from dataflow_grounding.data.dataframes import plain_row
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.in_memory import annotate_all
 from dataflow_grounding.engine.plan import NO_MODEL, needed_without_model
 from dataflow_grounding.images.display import ShownRecord, table
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dataflow_grounding.engine.plan import Annotator
+    from dataflow_grounding.operators.operator_base import Operator
 
 _NO_PHRASES = (
     ', or set {!r} to a list of what to look for, ["a red cup"]; ExpressionExtractor and'
@@ -57,7 +60,7 @@ class Annotated(list[ShownRecord]):
         return html
 
 
-def record_of(data: Any) -> Mapping[str, Any] | None:
+def record_of(data: UsersValue) -> JsonObject | None:
     """Return a record as it is, and a row of a DataFrame as a dict; None for anything else."""
     if isinstance(data, Mapping):
         return data
@@ -68,7 +71,7 @@ def record_of(data: Any) -> Mapping[str, Any] | None:
 
 
 def check_columns(
-    operator: Any, rows: Sequence[Mapping[str, Any]], error: type[GroundingError]
+    operator: "Operator", rows: Sequence[JsonObject], error: type[GroundingError]
 ) -> None:
     """Raise an `error`, with columns that may be meant, where no row has what is needed."""
     columns = list(dict.fromkeys(str(name) for row in rows for name in row))  # each once
@@ -95,7 +98,7 @@ def check_columns(
     )
 
 
-def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
+def _advice(operator: "Operator", meant_by_role: Mapping[str, str | None]) -> str:
     """Return "name yours with input_expressions_key='phrases'", or with … if no column is meant."""
     argument_of_role = {}
     for argument, role in roles_by_role_argument(operator).items():
@@ -112,7 +115,7 @@ def _advice(operator: Any, meant_by_role: Mapping[str, str | None]) -> str:
 
 
 def _column_meant(
-    rows: Sequence[Mapping[str, Any]], unused: Sequence[str], column: str, role: str
+    rows: Sequence[JsonObject], unused: Sequence[str], column: str, role: str
 ) -> str | None:
     """Return the column that the user may mean: of a similar name, or with lists of texts."""
     candidates = difflib.get_close_matches(column, unused, 1)
@@ -121,7 +124,7 @@ def _column_meant(
     return candidates[0] if candidates else None
 
 
-def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+def _lists_texts(rows: Sequence[JsonObject], name: str) -> bool:
     """Return whether each value of a column, but missing and empty ones, is a list of texts."""
     values = [row[name] for row in rows if row.get(name)]
     for value in values:
@@ -130,7 +133,7 @@ def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
     return bool(values)
 
 
-def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
+def annotated_record(operator: "Operator", row: JsonObject) -> ShownRecord:
     check_columns(operator, [row], BrokenRow)
     record, error = annotate_all(operator, [row])[0]  # by the row's index
     if error is not None:
@@ -138,12 +141,14 @@ def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownReco
     return record
 
 
-def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Annotated | DataFrame":
+def annotated_rows(
+    operator: "Operator", data: UsersValue, on_error: OnError
+) -> "Annotated | DataFrame":
     """Run an operator on a list or a DataFrame, and return its rows with the operator's columns."""
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     is_frame = hasattr(data, "iloc") and hasattr(data, "columns")  # pandas isn't imported
-    rows: list[Mapping[str, Any]]
+    rows: list[JsonObject]
     if is_frame:
         rows = data.rename(columns=str).to_dict("records")
     else:
@@ -167,7 +172,7 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     return Annotated(record_by_number.values(), [*earlier_failures, *failures])
 
 
-def _places_in_first_list(data: Any, count: int) -> Sequence[int]:
+def _places_in_first_list(data: UsersValue, count: int) -> Sequence[int]:
     """Return each row's index in the list that the first of several operators was given."""
     # The operators before this one may have left rows out; the rows know their places. A row that a
     # caller has added since knows none, and its index in this list counts.
@@ -214,7 +219,7 @@ def _raise_or_warn(
     )
 
 
-def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
+def _rows_of_list(operator: "Operator", data: UsersValue) -> list[JsonObject]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
@@ -230,7 +235,7 @@ def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
 def _annotated_frame(
     operator: "Annotator",
     frame: "DataFrame",
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[JsonObject],
     record_by_number: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
@@ -240,7 +245,7 @@ def _annotated_frame(
     for name in _columns_set(operator, rows, record_by_number):
         result[name] = _column([record.get(name) for record in record_by_number.values()])
     # Rows that failed in an operator before this one come first: pandas hands `attrs` on.
-    failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
+    failed_rows: list[dict[str, object]] = list(frame.attrs.get("failures", ()))
     for number, error in failures:
         index = frame.index[number]
         failed_row = {"place": number, "index": index, "kind": error.kind, "error": str(error)}
@@ -251,7 +256,7 @@ def _annotated_frame(
 
 def _columns_set(
     operator: "Annotator",
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[JsonObject],
     record_by_number: Mapping[int, ShownRecord],
 ) -> Iterable[str]:
     """Return the columns that the operator writes, then others that it has set in any record."""
@@ -265,7 +270,7 @@ def _columns_set(
     return columns
 
 
-def _column(values: list[Any]) -> Any:
+def _column(values: list[UsersValue]) -> UsersValue:
     import pandas
 
     # Values of several types stay objects: as numbers, 2**53 + 1 next to null would become the

@@ -9,8 +9,8 @@ import inspect
 import pickle
 import types
 from hashlib import sha256
-from typing import Any
 
+from dataflow_grounding._util.users_code import UsersValue
 from dataflow_grounding.engine.plan import source_digest
 from dataflow_grounding.operators.operator_base import Operator
 from dataflow_grounding.serving.serving import Serving
@@ -20,7 +20,7 @@ class CantTell(Exception):
     """Nobody can tell whether a setting has changed."""
 
 
-def distinct_setting(value: Any) -> Any:
+def distinct_setting(value: UsersValue) -> UsersValue:
     """Return a setting as JSON that differs where the setting differs, else raise CantTell."""
     try:
         return _distinct(value)
@@ -28,7 +28,7 @@ def distinct_setting(value: Any) -> Any:
         raise CantTell from None
 
 
-def _distinct(value: Any) -> Any:
+def _distinct(value: UsersValue) -> UsersValue:
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
@@ -49,14 +49,14 @@ def _distinct(value: Any) -> Any:
     return [type(value).__qualname__, digest.sha.hexdigest()]
 
 
-def function_settings(function: Any) -> dict[str, Any]:
+def function_settings(function: UsersValue) -> dict[str, object]:
     """Return what the results of a function depend on, as JSON, else raise CantTell."""
     source = source_digest(function)
     if source is None or not inspect.isfunction(function):
         raise CantTell
     if function.__closure__:  # variables of a function around it, which may change
         raise CantTell
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name in sorted(_names_in(function.__code__)):
         is_global = name in function.__globals__  # else it is a builtin's, or an attribute's
         if not is_global:
@@ -79,7 +79,7 @@ def _names_in(code: types.CodeType) -> set[str]:
     return names
 
 
-def _stated_by(value: Any) -> Any:
+def _stated_by(value: UsersValue) -> UsersValue:
     """Return what functions, operators and servings state of themselves; None for other values."""
     if inspect.isfunction(value):
         return function_settings(value)
@@ -100,7 +100,7 @@ class _Digest:
     def __init__(self) -> None:
         self.sha = sha256()
 
-    def write(self, data: Any) -> int:
+    def write(self, data: UsersValue) -> int:
         self.sha.update(data)
         return len(data)
 
@@ -108,7 +108,7 @@ class _Digest:
 class _Pickler(pickle.Pickler):
     """Writes functions, operators and servings as what they state of themselves."""
 
-    def reducer_override(self, value: Any) -> Any:
+    def reducer_override(self, value: UsersValue) -> UsersValue:
         # Pickle stores the name alone of a function, and attributes of the others that change with
         # each run.
         stated = _stated_by(value)

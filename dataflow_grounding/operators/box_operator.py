@@ -1,12 +1,12 @@
 """What the operators that ask a model for boxes have in common."""
 
 from collections import Counter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, is_number
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.operators._nearness import ask_in_parts
 from dataflow_grounding.operators.operator_base import Ask, Image, Operator
@@ -18,7 +18,7 @@ from dataflow_grounding.trust.choice import FormatChoice, choice_of
 USUAL_PHRASES = 4  # that a caption has
 
 
-def is_iou(value: Any) -> bool:
+def is_iou(value: float) -> bool:
     """Return whether boxes can be compared by a value: an IoU above 0."""
     return is_number(value) and 0 < value <= 1
 
@@ -62,7 +62,7 @@ class BoxWatching(Operator):
         self.watch, cost = self.watch.begun(self.serving, self.format_choice, start, form_key)
         return cost
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return what `run.json` says of the watch: `check_every`, and what is wrong with boxes."""
         return self.watch.facts()
 

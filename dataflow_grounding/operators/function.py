@@ -2,10 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, overload
+from typing import overload
 
 from dataflow_grounding._util.errors import OperatorFailed
-from dataflow_grounding._util.users_code import call_in_thread
+from dataflow_grounding._util.users_code import UsersFunction, call_in_thread
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._settings import CantTell, function_settings
@@ -31,7 +31,7 @@ class FunctionOperator(Operator):
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: UsersFunction,
         reads: Iterable[str],
         writes: Iterable[str],
         serving: Serving | None = None,
@@ -56,7 +56,7 @@ class FunctionOperator(Operator):
 
         A function that isn't async is called in a thread, because it may take long.
         """
-        arguments: tuple[Any, ...] = (record, ask) if self._takes_ask else (record,)
+        arguments = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)
         else:
@@ -74,7 +74,7 @@ class FunctionOperator(Operator):
                 raise OperatorFailed(f"{self.name} returned no column {column!r}: `writes` has it")
         return dict(update)
 
-    def settings(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, object] | None:
         """Return what the function's updates depend on, to tell whether it has changed.
 
         That is a digest of its source, the values of the global names that it uses (but functions,
@@ -87,7 +87,7 @@ class FunctionOperator(Operator):
             return None
 
 
-def _required_arguments(function: Callable[..., Any]) -> int:
+def _required_arguments(function: UsersFunction) -> int:
     """Return how many positional arguments a call has to give."""
     count = 0
     for parameter in inspect.signature(function).parameters.values():
@@ -101,22 +101,22 @@ def _required_arguments(function: Callable[..., Any]) -> int:
 
 
 @overload
-def operator(function: Callable[..., Any]) -> FunctionOperator: ...
+def operator(function: UsersFunction) -> FunctionOperator: ...
 
 
 @overload
 def operator(
     *, reads: Iterable[str] = (), writes: Iterable[str] = (), serving: Serving | None = None
-) -> Callable[[Callable[..., Any]], FunctionOperator]: ...
+) -> Callable[[UsersFunction], FunctionOperator]: ...
 
 
 def operator(
-    function: Callable[..., Any] | None = None,
+    function: UsersFunction | None = None,
     *,
     reads: Iterable[str] = (),
     writes: Iterable[str] = (),
     serving: Serving | None = None,
-) -> FunctionOperator | Callable[[Callable[..., Any]], FunctionOperator]:
+) -> FunctionOperator | Callable[[UsersFunction], FunctionOperator]:
     """Decorator that makes a function from record to update a step of a pipeline.
 
     Args:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.expressions import Expression, read_expressions
 from dataflow_grounding.data.records import Record, Update
@@ -27,6 +28,7 @@ from dataflow_grounding.operators.operator_base import (
 )
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.negatives import Changed, negative_phrases
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
 SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
 SHARE_OF_OTHERS = 5  # one candidate in five is another image's phrase, if there are such phrases
@@ -47,7 +49,7 @@ class NegativePhraser(BoxOperator):
         serving: The model that is asked.
         count: Negatives that an image is to have, 1 or more.
         phrases: Phrases of other images; some of them are taken, too, the same ones on each run.
-        **boxes: As PhraseGrounder's: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
 
     Raises:
         SpecError: A setting is wrong, or the model draws no boxes.
@@ -82,10 +84,24 @@ class NegativePhraser(BoxOperator):
     descriptions = {"zh": "生成与图像几乎相符的短语,保留在图像中找不到的作为负样本。"}
 
     def __init__(
-        self, serving: Serving, count: int = 5, phrases: Sequence[str] = (), **boxes: Any
+        self,
+        serving: Serving,
+        count: int = 5,
+        phrases: Sequence[str] = (),
+        *,
+        box_format: str | None = None,
+        merge_iou: float | None = MERGE_IOU,
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
     ) -> None:
         check_counts(count=count)
-        super().__init__(serving, **boxes)
+        super().__init__(
+            serving,
+            box_format=box_format,
+            merge_iou=merge_iou,
+            on_suspect_boxes=on_suspect_boxes,
+            check_every=check_every,
+        )
         self.count = count
         self.phrases = tuple(phrases)
 

@@ -5,7 +5,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, ClassVar, TypeVar, overload
 
 from dataflow_grounding._util.errors import (
     GroundingError,
@@ -16,7 +16,8 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import blotted_message, masked
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding._util.users_code import UsersValue
+from dataflow_grounding.data.records import JsonObject, Record, Update
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.execute import execute
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 # Attributes that are no settings: the columns, on which answers don't depend, and who answers.
 _NO_SETTINGS = ("_keys", "serving")
 
-C = TypeVar("C", bound=type[Any])
+C = TypeVar("C", bound=type)
+S = TypeVar("S", bound=Serving)
+
 O = TypeVar("O", bound="Operator")  # noqa: E741
 
 
@@ -53,7 +56,7 @@ class Registry:
 
     def __init__(self, package: str) -> None:
         self._package = package
-        self._classes: dict[str, type[Any]] = {}
+        self._classes: dict[str, type] = {}
 
     @overload
     def register(self, cls: None = None) -> Callable[[C], C]: ...
@@ -77,14 +80,14 @@ class Registry:
             self._classes[cls.__name__] = cls
         return cls
 
-    def _is_shipped(self, cls: type[Any]) -> bool:
+    def _is_shipped(self, cls: type) -> bool:
         return cls.__module__.partition(".")[0] == self._package.partition(".")[0]
 
-    def get(self, name: str) -> type[Any]:
+    def get(self, name: str) -> type:
         """Return the class of this name. Raises KeyError where there is none."""
         return self.get_obj_map()[name]
 
-    def get_obj_map(self) -> dict[str, type[Any]]:
+    def get_obj_map(self) -> dict[str, type]:
         """Return all classes by their names, in a new dict.
 
         The shipped ones are imported first, which registers them.
@@ -105,7 +108,7 @@ class Registry:
         """Return the names of all classes."""
         return f"<Registry: {', '.join(self.keys())}>"
 
-    def __iter__(self) -> Iterator[tuple[str, type[Any]]]:
+    def __iter__(self) -> Iterator[tuple[str, type]]:
         """Yield (name, class) of all classes, sorted by name."""
         return iter(sorted(self.get_obj_map().items()))
 
@@ -144,10 +147,10 @@ class Operator(plan.Annotator, ABC):
     descriptions: ClassVar[Mapping[str, str]] = {}
     uncounted: str = ""
     """What it may send beyond `requests_for` and `pictures`, by the boxes that a model finds."""
-    serving: Any = None
+    serving: UsersValue = None
     """The Serving that it asks; None for one that asks nothing.
 
-    Any, so that a subclass can count on its own.
+    Of any type, so that a subclass can count on its own.
     """
 
     def __repr__(self) -> str:
@@ -166,7 +169,7 @@ class Operator(plan.Annotator, ABC):
                 settings.append(f"{name}={value!r}")
         return blotted_message(f"{type(self).__name__}({', '.join(settings)})")
 
-    def checked_serving(self, serving: Any) -> Any:
+    def checked_serving(self, serving: S) -> S:
         """Return a serving as it is. Raises SpecError for what can't answer."""
         check_serving(serving, type(self).__name__)
         return serving
@@ -214,7 +217,7 @@ class Operator(plan.Annotator, ABC):
         and what tells the row.
         """
 
-    def run(self, storage: Any, **columns: str) -> str:
+    def run(self, storage: UsersValue, **columns: str) -> str:
         """Run this step over the records of a storage.
 
         In a pipeline's `forward()` the step is checked and noted down, and runs when `forward()`
@@ -240,7 +243,7 @@ class Operator(plan.Annotator, ABC):
             self._run_alone(step)
         return next(iter(operator.writes().values()), "")
 
-    def _refuse_records(self, storage: Any) -> None:
+    def _refuse_records(self, storage: UsersValue) -> None:
         """Raise InputError for records in memory, which `run` doesn't take."""
         is_frame = hasattr(storage, "iloc")  # told so without importing pandas
         if is_frame or isinstance(storage, (Mapping, list, tuple)):
@@ -266,7 +269,7 @@ class Operator(plan.Annotator, ABC):
 
     @overload
     def __call__(
-        self, data: Mapping[str, Any], *, on_error: OnError = ..., **columns: str
+        self, data: JsonObject, *, on_error: OnError = ..., **columns: str
     ) -> "ShownRecord": ...
 
     @overload
@@ -277,7 +280,9 @@ class Operator(plan.Annotator, ABC):
         self, data: "DataFrame", *, on_error: OnError = ..., **columns: str
     ) -> "DataFrame": ...
 
-    def __call__(self, data: Any, *, on_error: OnError = "drop", **columns: str) -> Any:
+    def __call__(
+        self, data: UsersValue, *, on_error: OnError = "drop", **columns: str
+    ) -> UsersValue:
         """Work on records in memory.
 
         Args:
@@ -377,7 +382,7 @@ class Operator(plan.Annotator, ABC):
         guidance: str = "",
         prompts: Mapping[str, str] | None = None,
         definitions: Mapping[str, str] | None = None,
-        asking: str | Mapping[str, Any] | None = None,
+        asking: str | JsonObject | None = None,
     ) -> O:
         """Return a copy of this operator that puts its questions in the user's own words.
 
@@ -451,7 +456,7 @@ class Operator(plan.Annotator, ABC):
                 lacking.append(role)
         return lacking
 
-    def settings(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, object] | None:
         """Return all that its answers depend on, as JSON, to tell whether it has changed.
 
         That is the source of its classes, their plain attributes, and its own attributes, but not
@@ -479,7 +484,7 @@ class Operator(plan.Annotator, ABC):
             "attributes": stated,
         }
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return what `run.json` says of it after a run, as JSON.
 
         `check_every`: requests after which it sends one more.
@@ -509,15 +514,15 @@ class Operator(plan.Annotator, ABC):
         return " ".join(first_paragraph.split())
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(item is None or isinstance(item, (str, int, float)) for item in value)
     return value is None or isinstance(value, (str, int, float))
 
 
-def _plain_attributes_of(classes: list[type[Any]]) -> dict[str, Any]:
+def _plain_attributes_of(classes: list[type]) -> dict[str, object]:
     """Return plain attributes by name: a program may have set them since the source."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for cls in reversed(classes):  # bases first, so that a subclass's value replaces its base's
         for name, value in vars(cls).items():
             if not name.startswith("__") and _is_plain(value):

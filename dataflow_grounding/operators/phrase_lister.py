@@ -1,12 +1,11 @@
 """Operator: the same expressions for every image, out of a list."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.classes import phrases_with_classes
 from dataflow_grounding.data.expressions import Expression
-from dataflow_grounding.data.records import Record, Update, expression_id
+from dataflow_grounding.data.records import JsonObject, Record, Update, expression_id
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Operator
 
 
@@ -37,7 +36,7 @@ class PhraseLister(Operator):
     output_keys = {"expressions": "expressions"}
     descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}
 
-    def __init__(self, classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]]) -> None:
+    def __init__(self, classes: Sequence[str] | Mapping[str, str | JsonObject]) -> None:
         self.pairs = list(phrases_with_classes(classes).items())
         if not self.pairs:
             raise SpecError("classes: there is nothing to look for")

@@ -3,9 +3,10 @@
 import asyncio
 import os
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError
+from dataflow_grounding._util.users_code import UsersValue
 from dataflow_grounding.boxes.coordinates import from_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.boxes.regions import (
@@ -180,7 +181,7 @@ class RegionMarker(BoxWatching):
 
     def _columns_of(
         self, row: "_RowBoxes", boxes: list[Bbox], image: Image, path: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the columns of a row whose `boxes` are drawn in the picture at `path`."""
         return {
             self.keys.image_with_bbox: path,
@@ -221,7 +222,7 @@ class RegionMarker(BoxWatching):
 
     def _over_max_boxes(
         self, row_boxes: GivenBoxes, numbers_of_marked: set[int]
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         """Return the boxes that aren't among the largest, as `bbox_problems` has them."""
         problems = []
         for number, bbox in row_boxes.boxes:
@@ -256,7 +257,7 @@ class _RowBoxes(NamedTuple):
     """The boxes of a row, given with it or proposed."""
 
     boxes: GivenBoxes
-    bbox_column: Any  # what the column `bbox` has: as given, or the proposed ones
+    bbox_column: object  # what the column `bbox` has: as given, or the proposed ones
     proposed_by: str | None  # a model's name, or opencv; None for boxes that the row has
 
 
@@ -293,5 +294,5 @@ def _propose_with_opencv(image: Image, most: int) -> list[Bbox]:
 
     with image.decoded() as picture:
         # OpenCV takes blue, green, red
-        pixels: Any = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
+        pixels: UsersValue = numpy.ascontiguousarray(numpy.asarray(picture)[:, :, ::-1])
         return [box_of(bbox) for bbox in propose_regions(pixels, most)]

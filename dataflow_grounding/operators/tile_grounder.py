@@ -1,10 +1,9 @@
 """Operator: the boxes of each expression in the image and in overlapping tiles of it."""
 
 from dataclasses import replace
-from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.geometry import without_duplicates
+from dataflow_grounding.boxes.geometry import MERGE_IOU, without_duplicates
 from dataflow_grounding.boxes.tiling import View, join_views, tiles_of
 from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import Record, Update, is_number
@@ -16,6 +15,7 @@ from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, I
 from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.grounding import SEVERAL_EVERYWHERE, Found
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
 CUT = "a box ends at the edge of a tile"
 
@@ -35,7 +35,7 @@ class TileGrounder(PhraseGrounder):
         overlap: The share of its side that a tile has in common with the next, at least: over 0,
             and 0.5 at most. What is smaller than the overlap is in one tile as a whole.
         phrases_per_request: Most phrases that are asked for at once.
-        **boxes: PhraseGrounder's `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
 
     Raises:
         SpecError: A setting is wrong, or the model draws no boxes.
@@ -60,7 +60,10 @@ class TileGrounder(PhraseGrounder):
         size: int = 1024,
         overlap: float = 0.2,
         phrases_per_request: int = 16,
-        **boxes: Any,
+        box_format: str | None = None,
+        merge_iou: float | None = MERGE_IOU,
+        on_suspect_boxes: OnSuspect = "stop",
+        check_every: int | None = CHECK_EVERY,
     ) -> None:
         is_whole = isinstance(size, int) and not isinstance(size, bool)
         if not is_whole or size < 64:
@@ -71,9 +74,14 @@ class TileGrounder(PhraseGrounder):
                 "overlap should be over 0, and 0.5 at most: it is a share of a tile's side, and"
                 " without one a thing on the cut is two"
             )
-        super().__init__(serving, phrases_per_request=phrases_per_request, **boxes)
-        if self.samples > 1:
-            raise SpecError("samples don't go with tiles: leave them out")
+        super().__init__(
+            serving,
+            phrases_per_request=phrases_per_request,
+            box_format=box_format,
+            merge_iou=merge_iou,
+            on_suspect_boxes=on_suspect_boxes,
+            check_every=check_every,
+        )
         self.size = size
         self.overlap = overlap
 

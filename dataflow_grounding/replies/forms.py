@@ -7,7 +7,7 @@ they decide nothing, unless there is a second answer among them.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -53,7 +53,7 @@ _LANGUAGE = lazy_pattern(r"\A\s*(?:json|python)\s*(?=[\[{])")
 
 def parse_any(
     reply: str,
-    value: Any,
+    value: object,
     phrases: Mapping[int, str],
     box_key: str,
     list_key: str = "",
@@ -71,20 +71,20 @@ def parse_any(
     return parsed
 
 
-def is_whole(reply: Any) -> bool:
+def is_whole(reply: str) -> bool:
     """Whether the JSON of a reply is closed that its server calls cut off."""
     # Some servers go on after the answer up to the token limit, with a template's tokens or blanks
     # (vllm-project/vllm issue 8020, jundot/omlx issue 2990), and some models with words.
     try:
         found = find_json(enclosed(answer_of(reply)).text)
-    except (UnreadableReply, TypeError):  # the latter for a reply that is no text
+    except UnreadableReply:
         return False
     if not found.values or found.truncated:
         return False
     if len(found.values) == 1 and ends_answer(found.values[0]):
         return True
     # The object of one box may be one of several, and the model may have gone on.
-    index_of_end: int = max(reply.rfind("}"), reply.rfind("]"))
+    index_of_end = max(reply.rfind("}"), reply.rfind("]"))
     return len(reply) - index_of_end > _PADDING
 
 
@@ -160,7 +160,7 @@ class _FormReader:
         after = " ".join(filter(str.strip, [*found.comments, after_json, answer.after]))
         return _Words(f"{answer.before} {before_json}", after)
 
-    def read_items(self, values: Sequence[Any]) -> None:
+    def read_items(self, values: Sequence[object]) -> None:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
     def read_json(self, found: JsonText, text: str) -> bool:
@@ -227,10 +227,10 @@ def _lacks_only_brace(found: JsonText, text: str) -> bool:
     return is_whole_list and ends_answer(last)
 
 
-def objects_of_lines(reply: str, box_key: str) -> tuple[list[dict[str, Any]], list[str]]:
+def objects_of_lines(reply: str, box_key: str) -> tuple[list[dict[str, object]], list[str]]:
     """Return a reply's lines as objects, none if no line is as asked, and its other lines."""
     answer = enclosed(answer_of(reply))
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     other_texts = [answer.before, answer.after]  # all that is no such line
     for line in answer.text.splitlines():
         match = _LINE.fullmatch(line)
@@ -243,15 +243,15 @@ def objects_of_lines(reply: str, box_key: str) -> tuple[list[dict[str, Any]], li
     for text in other_texts:
         if _BEGINS_LINE.match(text) or _FURTHER_ANSWER.search(text):
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
-    absent = {item["id"] for item in objects if item[box_key] is None}
-    found = {item["id"] for item in objects if item[box_key] is not None}
+    absent = {str(item["id"]) for item in objects if item[box_key] is None}
+    found = {str(item["id"]) for item in objects if item[box_key] is not None}
     contradictory = absent & found
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
     return objects, other_texts
 
 
-def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:
+def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, object]:
     """{"id": 1, "label": "a cup", "bbox": ["10", "20", …]} of "1. a cup: [10, 20, …]"."""
     numbers = None  # for "2. a dog: none"
     within = line["numbers"] if line["in_round"] is None else line["in_round"]

@@ -9,7 +9,7 @@ is a part of the remark. Boxes under an unknown key alone are no answer.
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import load_table
@@ -46,7 +46,7 @@ from dataflow_grounding.replies.refusals import saw_no_picture
 _MOST_LEVELS = 8  # of objects and arrays around items
 _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens to write them
 _MOST_REMARKS = 20  # of a reply: the first ones fill what is kept
-_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_EMPTY: tuple[object, ...] = (None, "", [], {})
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -72,7 +72,7 @@ def has_role(key: str, *roles: str) -> bool:
 
 
 def read_values(
-    values: Sequence[Any],
+    values: Sequence[object],
     parsed: ParsedReply,
     phrases: Mapping[int, str],
     box_key: str,
@@ -86,7 +86,7 @@ def read_values(
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
 
-def only_answer(values: list[Any]) -> list[Any]:
+def only_answer(values: list[object]) -> list[object]:
     """Return the values of the reply's one answer. Refuse several whole answers that differ."""
     if len(values) > 1 and are_parts(values):  # a list for each phrase becomes one list of all
         return [{"objects": [item for value in values for item in _items_of(value)]}]
@@ -101,7 +101,7 @@ def only_answer(values: list[Any]) -> list[Any]:
     return values[:1]
 
 
-def are_parts(values: Sequence[Any]) -> bool:
+def are_parts(values: Sequence[object]) -> bool:
     """Whether all items have ids, and no two values share one: one answer, phrase by phrase."""
     seen: set[int] = set()
     for value in values:
@@ -118,7 +118,7 @@ def are_parts(values: Sequence[Any]) -> bool:
     return True
 
 
-def _items_of(value: Any) -> list[Any]:
+def _items_of(value: object) -> list[object]:
     """Return the items of {"objects": [{…}]}, of [{…}] or of {"id": 1, …}."""
     if isinstance(value, (CutArray, CutObject)):
         return []
@@ -129,7 +129,7 @@ def _items_of(value: Any) -> list[Any]:
     return value if isinstance(value, list) and not isinstance(value, CutArray) else []
 
 
-def _is_whole_answer(value: Any) -> bool:
+def _is_whole_answer(value: object) -> bool:
     """[], [{…}] and {"objects": [{…}]} are; a box [1, 2, 3, 4] and {"bbox": …} aren't."""
     if isinstance(value, list):
         return not value or any(isinstance(item, (dict, list)) for item in value)
@@ -153,7 +153,7 @@ class _Reader:
         self.box_key = box_key
         self.list_key = list_key
 
-    def read(self, value: Any, level: int, label: str | None) -> None:
+    def read(self, value: object, level: int, label: str | None) -> None:
         """Add what a value says. `level` counts the objects and arrays around it, itself included;
         `label` is the key above it, if that is a phrase.
         """
@@ -186,7 +186,7 @@ class _Reader:
         else:
             raise _no_boxes(text)
 
-    def read_list(self, items: list[Any], level: int, label: str | None) -> None:
+    def read_list(self, items: list[object], level: int, label: str | None) -> None:
         """Add what a list says: one box, or its items; an empty one says that nothing is there."""
         if isinstance(items, CutArray):
             self.parsed.truncated = True
@@ -202,7 +202,7 @@ class _Reader:
         else:
             self.read_plain_values(items, label)
 
-    def read_items(self, items: list[Any], level: int, label: str | None) -> None:
+    def read_items(self, items: list[object], level: int, label: str | None) -> None:
         """Add the objects and lists in a list. Texts between them are no boxes."""
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
@@ -213,7 +213,7 @@ class _Reader:
             else:  # an empty list, too
                 raise _no_boxes(item)
 
-    def read_plain_values(self, items: list[Any], label: str | None) -> None:
+    def read_plain_values(self, items: list[object], label: str | None) -> None:
         """Add the one box of `[1, 2, 3, 4]` or `["cup", 1, 2, 3, 4]`."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
@@ -223,7 +223,7 @@ class _Reader:
         self.parsed.remarks += texts[1:]
         add_boxes(numbers, RawBox((), own_label), self.parsed)
 
-    def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
+    def read_object(self, fields: dict[str, object], level: int, label: str | None) -> None:
         """Add what an object says: several items, a phrase under each id, one item, or a list."""
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
@@ -255,7 +255,7 @@ class _Reader:
 
     def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
         """Add objects without their braces: `{"name": …, "bbox": …, "name": …, "bbox": …}`."""
-        # Qwen3-VL leaves the braces out. Any other object has its keys in another order.
+        # Qwen3-VL leaves the braces out. object other object has its keys in another order.
         keys = [key for key, _ in fields.pairs]
         keys_per_object = len(fields)  # how many different keys there are
         are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
@@ -271,11 +271,12 @@ class _Reader:
             self.read_object(part, level, label)
         self.parsed.truncated |= is_cut
 
-    def read_by_id(self, fields: dict[str, Any], level: int) -> None:
+    def read_by_id(self, fields: dict[str, object], level: int) -> None:
         """Add what is under each key, which is a phrase's id, and give it that id."""
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
-        lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
+        lists: list[list[RawBox] | list[Dropped]] = [parsed.boxes, parsed.points]
+        lists += [parsed.absences, parsed.dropped]
         for key, value in fields.items():
             phrase_id = id_of(key)
             counts_before = [len(items) for items in lists]
@@ -299,7 +300,7 @@ class _Reader:
             return False
         return bool(ids_of(key, self.phrases))
 
-    def holds_items(self, key: str, value: Any) -> bool:
+    def holds_items(self, key: str, value: object) -> bool:
         """Whether a key makes an object one that holds items, rather than an item."""
         if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
             return True
@@ -312,7 +313,7 @@ class _Reader:
     def is_wrapper(self, key: str) -> bool:
         return has_role(key, "wrapper") or (bool(self.list_key) and plain_key(key) == self.list_key)
 
-    def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
+    def read_wrapper(self, fields: Mapping[str, object], level: int, label: str | None) -> None:
         """Add `{"objects": [{…}, {…}]}`, or phrases: `{"a cup": [1, 2, 3, 4], "a plate": null}`."""
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
@@ -328,7 +329,7 @@ class _Reader:
             self.read_list_under(key, fields, level, label)
         self.read_statuses(fields.get("statuses"))  # the embedded grounder's, of phrases
         boxes = self.parsed.boxes[count_before:]
-        others: dict[str, Any] = {}  # keys and values that were not read
+        others: dict[str, object] = {}  # keys and values that were not read
         for key, value in fields.items():
             if key in keys_with_boxes:
                 continue
@@ -342,7 +343,7 @@ class _Reader:
         self.read_next_to_list(boxes, others, are_phrases_keys=bool(phrase_keys))
 
     def read_list_under(
-        self, key: str, fields: Mapping[str, Any], level: int, label: str | None
+        self, key: str, fields: Mapping[str, object], level: int, label: str | None
     ) -> None:
         """Add the items under a key, with their labels where another key has a list of these."""
         labels = next((fields[other] for other in fields if has_role(other, "label_list")), None)
@@ -352,7 +353,7 @@ class _Reader:
             self.read(fields[key], level + 1, label)
 
     def read_next_to_list(
-        self, boxes: Sequence[RawBox], others: Mapping[str, Any], *, are_phrases_keys: bool
+        self, boxes: Sequence[RawBox], others: Mapping[str, object], *, are_phrases_keys: bool
     ) -> None:
         """Read the other keys next to a list. Refuse boxes that one of them contradicts."""
         for key, value in others.items():
@@ -363,7 +364,7 @@ class _Reader:
             if is_other_answer or self.contradicts(key, value, len(boxes)):
                 raise _unknown(f"{key[:40]!r} is next to the boxes, and contradicts them")
 
-    def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
+    def list_keys_of(self, fields: Mapping[str, object]) -> list[str]:
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
@@ -379,21 +380,22 @@ class _Reader:
             return keys[:1]
         return list_keys
 
-    def is_list(self, key: str, value: Any) -> bool:
+    def is_list(self, key: str, value: object) -> bool:
         """Whether a key is for items, and its value may be them: no number, true or false."""
         is_known = self.is_wrapper(key) or self.is_box_key(key)
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
-    def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
+    def read_parallel(self, values: object, labels: object, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
-        are_lists = isinstance(values, list) and isinstance(labels, list)
-        if not are_lists or len(values) != len(labels):
+        if not (isinstance(values, list) and isinstance(labels, list)):
+            raise _unknown("a list of labels is next to another number of boxes")
+        if len(values) != len(labels):
             raise _unknown("a list of labels is next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
             label = name.strip() if isinstance(name, str) else ""
             add_boxes(value, RawBox((), label or None), self.parsed, is_outline=is_outline)
 
-    def read_statuses(self, entries: Any) -> None:
+    def read_statuses(self, entries: object) -> None:
         """Keep `[{"id": 2, "status": "ambiguous", "reason": "…"}]`; pass over anything else."""
         if not isinstance(entries, list):
             return
@@ -404,7 +406,7 @@ class _Reader:
                 if isinstance(entry.get("reason"), str):
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
-    def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
+    def read_item(self, fields: Mapping[str, object], label: str | None) -> None:
         """Add an item or its absence, or drop it. `label` is for one without a label of its own."""
         own = _label_of(fields)
         item = RawBox((), own.text or label)  # its numbers are added below
@@ -422,7 +424,7 @@ class _Reader:
         else:
             self.parsed.absences.append(item)
 
-    def add_boxes_of_item(self, fields: Mapping[str, Any], item: RawBox, found: Boxes) -> None:
+    def add_boxes_of_item(self, fields: Mapping[str, object], item: RawBox, found: Boxes) -> None:
         score = next((fields[key] for key in fields if has_role(key, "score")), None)
         evidence = fields.get("evidence")
         if evidence not in EVIDENCE:
@@ -439,7 +441,7 @@ class _Reader:
             )
             self.parsed.add(box)
 
-    def boxes_of(self, fields: Mapping[str, Any]) -> Boxes | None:
+    def boxes_of(self, fields: Mapping[str, object]) -> Boxes | None:
         """Return an item's boxes: empty if its thing isn't there, None if it says nothing of it."""
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
         keys_with_null: list[str] = []
@@ -465,7 +467,7 @@ class _Reader:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
-    def boxes_under(self, key: str, value: Any) -> Boxes | None:
+    def boxes_under(self, key: str, value: object) -> Boxes | None:
         """Return the boxes under a key; None for words such as `"location": "on the left"`."""
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         if boxes is not None:
@@ -475,12 +477,12 @@ class _Reader:
             return None
         raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
 
-    def is_of_box(self, key: str, value: Any) -> bool:
+    def is_of_box(self, key: str, value: object) -> bool:
         is_point = has_role(key, "point") and isinstance(value, list)
         return is_point or self.is_box_key(key) or is_coordinate(key)
 
     def read_other_keys(
-        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
+        self, fields: Mapping[str, object], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
         """Read an item's keys but those of its box. Refuse it if one contradicts the box."""
         phrase_id = phrase_named(item.id, item.label, self.phrases)
@@ -498,14 +500,14 @@ class _Reader:
             if names_another or is_other_answer or self.contradicts(key, value, box_count):
                 raise NoBox(f"{key[:40]!r} is next to a box, and contradicts it")
 
-    def is_label_of_another(self, key: str, value: Any, phrase_id: int | None) -> bool:
+    def is_label_of_another(self, key: str, value: object, phrase_id: int | None) -> bool:
         """Whether a further label of an item is another phrase: `"name": "a fork"`."""
         if not isinstance(value, str) or not has_role(key, "label") or has_role(key, "kind"):
             return False
         named_ids = ids_of(value, self.phrases)
         return bool(named_ids) and phrase_id is not None and phrase_id not in named_ids
 
-    def contradicts(self, key: str, value: Any, box_count: int) -> bool:
+    def contradicts(self, key: str, value: object, box_count: int) -> bool:
         """Whether a key's role contradicts the boxes next to it. A key without a role doesn't: it
         is kept for the remark. A size is kept in `parsed`.
         """
@@ -532,7 +534,7 @@ class _Reader:
             self.add_remark(key, value)
         return False
 
-    def is_said_by_role(self, key: str, value: Any) -> bool:
+    def is_said_by_role(self, key: str, value: object) -> bool:
         """Whether a key that contradicts no box is no remark either. A size is kept."""
         if has_role(key, "width", "height", "size"):
             return self.add_size(key, value)
@@ -541,11 +543,11 @@ class _Reader:
         is_evidence = has_role(key, "evidence") and value in EVIDENCE
         return is_evidence or has_role(key, "idle", "statuses")
 
-    def add_remark(self, key: str, value: Any) -> None:
+    def add_remark(self, key: str, value: object) -> None:
         if len(self.parsed.remarks) < _MOST_REMARKS:
             self.parsed.remarks.append(key_remark(key, value))
 
-    def add_not_found(self, key: str, value: Any) -> bool:
+    def add_not_found(self, key: str, value: object) -> bool:
         """Keep the absent phrases of `"not_found": [2]`, also by their names. False for any other
         value.
         """
@@ -561,7 +563,7 @@ class _Reader:
         self.parsed.not_found += named
         return bool(named)
 
-    def add_size(self, key: str, value: Any) -> bool:
+    def add_size(self, key: str, value: object) -> bool:
         """Keep a size of the picture. False where a value is none."""
         if isinstance(value, list) and len(value) == 2:  # [640, 480]
             value = {"width": value[0], "height": value[1]}
@@ -584,7 +586,7 @@ def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -
         raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
 
 
-def _in_envelope(fields: Mapping[str, Any]) -> Any:
+def _in_envelope(fields: Mapping[str, object]) -> object:
     """Return the answer in {"reply": {"objects": [{…}]}}; None for other objects."""
     if len(fields) != 1:
         return None
@@ -594,7 +596,7 @@ def _in_envelope(fields: Mapping[str, Any]) -> Any:
     return value if has_role(key, "envelope") and isinstance(value, (dict, list)) else None
 
 
-def _has_items(value: Any) -> bool:
+def _has_items(value: object) -> bool:
     """[{"bbox": [1, 2, 3, 4]}] and [["cup", 1, 2, 3, 4]] have; [[1, 2, 3, 4]] has bare boxes."""
     if not isinstance(value, list):
         return False
@@ -607,14 +609,14 @@ def _has_items(value: Any) -> bool:
     return False
 
 
-def _may_be_answer(key: str, value: Any) -> bool:
+def _may_be_answer(key: str, value: object) -> bool:
     """Whether a value has a box in it, or says that no picture came."""
     if has_role(key, "idle", "statuses"):
         return False
     return saw_no_picture(value) if isinstance(value, str) else _count_of_numbers(value) >= 4
 
 
-def _count_of_numbers(value: Any) -> int:
+def _count_of_numbers(value: object) -> int:
     if isinstance(value, (dict, list)):
         items = value.values() if isinstance(value, dict) else value
         return sum(map(_count_of_numbers, items))
@@ -634,7 +636,7 @@ def _no_list() -> UnreadableReply:
     return _unknown("the JSON has no list of boxes that is known")
 
 
-def _no_boxes(value: Any) -> UnreadableReply:
+def _no_boxes(value: object) -> UnreadableReply:
     shown = in_brackets(value) if isinstance(value, list) else repr(str(value)[:40])
     return _unknown(f"{shown} is where boxes should be")
 
@@ -646,7 +648,7 @@ class _Label(NamedTuple):
     text: str | None = None
 
 
-def _label_of(fields: Mapping[str, Any]) -> _Label:
+def _label_of(fields: Mapping[str, object]) -> _Label:
     """Of several labels, return the one whose key grammar.yaml names first."""
     labels: list[_Label] = []
     ranks: list[tuple[int, str]] = []
@@ -661,7 +663,7 @@ def _label_of(fields: Mapping[str, Any]) -> _Label:
     return labels[ranks.index(min(ranks))] if labels else _Label()
 
 
-def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
+def _points_of(fields: Mapping[str, object]) -> list[tuple[float, ...]]:
     """Return points such as `"center": [15, 30]`."""
     points: list[tuple[float, ...]] = []
     for key, value in fields.items():
@@ -672,7 +674,7 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
     return points
 
 
-def _own_id(fields: Mapping[str, Any]) -> int | None:
+def _own_id(fields: Mapping[str, object]) -> int | None:
     values = [value for key, value in fields.items() if has_role(key, "id")]
     ids = {id_of(value) for value in values if value not in _EMPTY}
     has_bad_id = None in ids
@@ -681,7 +683,7 @@ def _own_id(fields: Mapping[str, Any]) -> int | None:
     return ids.pop() if ids else None
 
 
-def id_of(value: Any) -> int | None:
+def id_of(value: object) -> int | None:
     """Return the whole number that a reply states as an id, as a text, too; None for others."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
@@ -690,13 +692,13 @@ def id_of(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _truth(value: Any) -> bool | None:
+def _truth(value: object) -> bool | None:
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().lower())
     return value if isinstance(value, bool) else None
 
 
-def _flag(value: Any) -> bool | None:
+def _flag(value: object) -> bool | None:
     """As `_truth`, but 1 and 0 are true and false, too."""
     truth = _truth(value)
     if truth is None and number(value) in (0, 1):
@@ -704,17 +706,17 @@ def _flag(value: Any) -> bool | None:
     return truth
 
 
-def _is_done(value: Any) -> bool:
+def _is_done(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in grammar_words("done")
     return value is True
 
 
-def _says_nothing(value: Any) -> bool:
+def _says_nothing(value: object) -> bool:
     return isinstance(value, str) and says_none(value.replace("_", " "), ())
 
 
-def _is_absent(fields: Mapping[str, Any]) -> bool:
+def _is_absent(fields: Mapping[str, object]) -> bool:
     """As "found": false, "absent": true, "count": 0 and "status": "not_found" say."""
     for key, value in fields.items():
         if has_role(key, "found") and _truth(value) is False:

@@ -7,7 +7,7 @@ polygon, of which the box around it is taken.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.boxes.coordinates import Order, to_xyxy
@@ -65,7 +65,7 @@ def is_coordinate(key: str) -> bool:
     return plain_key(key) in _coordinates()
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """Return a number, also of "12.5"; None for a bool, NaN, or one larger than LARGEST."""
     if isinstance(value, str):
         value = value.strip()
@@ -89,7 +89,7 @@ def numbers_in(text: str) -> list[str] | None:
     return parts if are_numbers and len(parts) in (2, 4) else None
 
 
-def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
+def boxes_in(value: object, *, is_outline: bool) -> Boxes | None:
     """Return the boxes that a value is, or those around its outlines; None for other values."""
     if isinstance(value, str):
         numbers = numbers_in(value)
@@ -108,7 +108,7 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
     return _boxes_in_list(value)
 
 
-def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool = False) -> None:
+def add_boxes(value: object, box: RawBox, parsed: ParsedReply, *, is_outline: bool = False) -> None:
     """Add the boxes or points that a value is, with all else of `box`, or note that it is none."""
     try:
         boxes = boxes_in(value, is_outline=is_outline)
@@ -121,7 +121,7 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
         parsed.add(replace(box, numbers=numbers, corners=box.corners or boxes.corners))
 
 
-def _named_box(fields: dict[str, Any]) -> Boxes:
+def _named_box(fields: dict[str, object]) -> Boxes:
     """{"x1": 1, "y1": 2, "x2": 3, "y2": 4}, and nothing else."""
     boxes = boxes_by_name(fields)
     has_other_keys = not all(map(is_coordinate, fields))
@@ -130,7 +130,7 @@ def _named_box(fields: dict[str, Any]) -> Boxes:
     return boxes[0]
 
 
-def _boxes_in_list(items: list[Any]) -> Boxes:
+def _boxes_in_list(items: list[object]) -> Boxes:
     """Such as [[1, 2, 3, 4], [5, 6, 7, 8]]."""
     all_numbers: list[tuple[float, ...]] = []
     for item in items:
@@ -142,7 +142,7 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
     return Boxes(all_numbers)
 
 
-def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
+def boxes_by_name(fields: Mapping[str, object]) -> list[Boxes]:
     """Return a box for each whole set of names in an object, such as x1, y1, x2 and y2."""
     value_of_name = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
@@ -158,10 +158,10 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
     return boxes
 
 
-def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
+def _boxes_around_outlines(value: list[object]) -> list[tuple[float, ...]]:
     """[[x, y], …] and [x, y, x, y, …] are one outline; a list of these is several."""
-    are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
-    items = _flat(value) if are_pairs else value
+    pairs = [item for item in value if isinstance(item, list) and len(item) == 2]
+    items = _flat(pairs) if len(pairs) == len(value) else value
     is_one_outline = not any(isinstance(item, list) for item in items)
     if is_one_outline:
         numbers = _floats(items, is_outline=True)
@@ -175,7 +175,7 @@ def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
     return boxes
 
 
-def _floats(values: Sequence[Any], *, is_outline: bool = False) -> tuple[float, ...]:
+def _floats(values: Sequence[object], *, is_outline: bool = False) -> tuple[float, ...]:
     numbers: list[float] = []
     for value in values:
         as_number = number(value)
@@ -191,11 +191,11 @@ def _floats(values: Sequence[Any], *, is_outline: bool = False) -> tuple[float, 
     return tuple(numbers)
 
 
-def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
+def _flat(items: Sequence[Sequence[object]]) -> list[object]:
     return [value for item in items for value in item]
 
 
-def _are_two_corners(items: Sequence[Any]) -> bool:
+def _are_two_corners(items: Sequence[object]) -> bool:
     """As [[x1, y1], [x2, y2]] are."""
     if len(items) != 2:
         return False

@@ -10,14 +10,14 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 
 MAX_DEPTH = 60  # levels of arrays and objects
 _MOST_VALUES = 5_000  # one after the other; no model has tokens for more, but in a loop
-_MISSING: Any = object()  # where there is no value, which may be None
+_MISSING: object = object()  # where there is no value, which may be None
 
 _NUMBER = lazy_pattern(
     r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,4})?(?=[\s,;:\]})/#，：；、］｝]|$)"
@@ -57,10 +57,10 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 _NARROW = {"［": "[", "］": "]", "｛": "{", "｝": "}", "：": ":", "，": ",", "、": ",", "；": ";"}
 
 
-class RepeatedKeys(dict[str, Any]):
+class RepeatedKeys(dict[str, object]):
     """An object that has a key twice; `pairs` are all its keys and values, in order."""
 
-    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, pairs: Sequence[tuple[str, object]]) -> None:
         super().__init__(pairs)
         self.pairs = pairs
 
@@ -69,14 +69,14 @@ class CutObject(RepeatedKeys):
     """An object that the text ends inside of: its whole values, maybe one key twice."""
 
 
-class CutArray(list[Any]):
+class CutArray(list[object]):
     """An array that the text ends inside of: it has what is whole in it alone."""
 
 
 class JsonText(NamedTuple):
     """The arrays and objects of a text, and where they are in it; without any, at its end."""
 
-    values: list[Any]
+    values: list[object]
     start: int
     end: int
     comments: Sequence[str] = ()  # the words in them
@@ -84,7 +84,7 @@ class JsonText(NamedTuple):
     repaired: bool = False  # it isn't strict JSON of one value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else RepeatedKeys(pairs)
 
@@ -92,7 +92,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STRICT = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 
 
-def strict_json(text: str) -> Any:
+def strict_json(text: str) -> object:
     """Return the array or object that a text is in strict JSON; None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
@@ -165,10 +165,12 @@ def _are_words(text: str) -> bool:
     return not any(mark in rest for mark in '[]"［］')
 
 
-def ends_answer(value: Any) -> bool:
+def ends_answer(value: object) -> bool:
     """Whether a value is all of an answer, so that no item can follow it."""
     if isinstance(value, list):
         return any(isinstance(item, dict) for item in value)  # else it may be a box
+    if not isinstance(value, dict):
+        return False
     is_item = not _KEYS_OF_ITEMS.isdisjoint(map(plain_key, value))
     if is_item:  # {"id": 1, …}
         return False
@@ -182,7 +184,7 @@ def ends_answer(value: Any) -> bool:
 class _ValueInText(NamedTuple):
     """A value of JSON, and the index in the text at which it ends."""
 
-    value: Any
+    value: object
     end: int
 
 
@@ -213,7 +215,7 @@ class _Scanner:
                 self.at = between.end()  # where the next value may begin
         return found
 
-    def outermost(self) -> Any:
+    def outermost(self) -> object:
         """Read a value that is in no other one."""
         # A try to read strict JSON that fails takes long, because the decoder's error counts all
         # lines of the text. After one failure, later values would fail as well.
@@ -226,14 +228,14 @@ class _Scanner:
                 return value
         return self.value(depth=1)
 
-    def value(self, depth: int) -> Any:
+    def value(self, depth: int) -> object:
         """Read one value: what is whole in it where the text ends inside, or `_MISSING`."""
         char = self.peek()
         if char in "{[(":
             if depth > MAX_DEPTH:
                 raise UnreadableReply(f"brackets are nested deeper than {MAX_DEPTH}", "broken JSON")
             self.at += 1
-            return self.object(depth) if char == "{" else self.array(_CLOSER_OF[char], depth)
+            return self.fields(depth) if char == "{" else self.array(_CLOSER_OF[char], depth)
         if char in _QUOTES:
             return self.string(_QUOTES[char])
         number = _NUMBER.match(self.text, self.at)
@@ -244,9 +246,9 @@ class _Scanner:
             return int(number[0]) if _WHOLE.fullmatch(number[0]) else float(number[0])
         return self.word()
 
-    def array(self, closer: str, depth: int) -> Any:
+    def array(self, closer: str, depth: int) -> object:
         """Read the items of an array, after its bracket, up to `closer`."""
-        items: list[Any] = []
+        items: list[object] = []
         comments_before = len(self.comments)
         while not self.cut:
             char = self.skip()
@@ -269,9 +271,9 @@ class _Scanner:
         # Of `["cup", 10, 20` nothing is left: they are a box that is cut off, and its label.
         return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))
 
-    def object(self, depth: int) -> Any:
+    def fields(self, depth: int) -> object:
         """Read the keys and values of an object, after its brace."""
-        pairs: list[tuple[str, Any]] = []
+        pairs: list[tuple[str, object]] = []
         if self.skip() == "{":  # the brace is there twice, as Qwen3-VL's cookbook shows it
             self.at += 1
         while not self.cut:
@@ -284,18 +286,19 @@ class _Scanner:
             value = self.value(depth + 1) if has_value else self.ended()
             # `"objects": [` at the text's end is left out: an empty list would say that nothing is
             # there.
-            if value is not _MISSING and not _is_cut_to_nothing(value):
+            is_value = value is not _MISSING and not _is_cut_to_nothing(value)
+            if is_value and isinstance(key, str):
                 pairs.append((key, value))
             if not self.cut:
                 self.separator("}", item=None)
         return CutObject(pairs)  # the text ends before the closing brace
 
-    def key(self) -> Any:
+    def key(self) -> object:
         """Read a key and the colon after it; `_MISSING` where the text ends before the colon."""
         char = self.peek()
         if char in _QUOTES:
             key = self.string(_QUOTES[char])
-            if key is _MISSING:
+            if not isinstance(key, str):
                 return key
         else:  # without quotation marks: label, or 1
             match = _WORD.match(self.text, self.at) or _WHOLE.match(self.text, self.at)
@@ -313,7 +316,7 @@ class _Scanner:
         self.at += 1
         return key
 
-    def separator(self, closer: str, item: Any) -> None:
+    def separator(self, closer: str, item: object) -> None:
         """Pass over the comma after an item; `[{…} {…}]` and `[10 20 30 40]` may lack it."""
         char = self.skip()
         if char in (",", ";"):
@@ -325,7 +328,7 @@ class _Scanner:
         if not is_at_end and not are_nested and not are_numbers:
             raise self.broken()
 
-    def string(self, closer: str) -> Any:
+    def string(self, closer: str) -> object:
         """Read a string up to the quotation mark that ends it."""
         text = self.text
         start = self.at + 1
@@ -345,7 +348,7 @@ class _Scanner:
                 self.at = after_quote
                 return _unescaped(text[start:quote])
 
-    def word(self) -> Any:
+    def word(self) -> object:
         """Read a literal such as true, None or NaN, or a mask's token."""
         mask = _MASK.match(self.text, self.at)
         if mask is not None:
@@ -381,7 +384,7 @@ class _Scanner:
         char = self.text[self.at : self.at + 1]
         return _NARROW.get(char, char)
 
-    def ended(self) -> Any:
+    def ended(self) -> object:
         """Note that the text ends inside a value, and return `_MISSING`."""
         self.at = len(self.text)
         self.cut = True
@@ -392,11 +395,11 @@ class _Scanner:
         return UnreadableReply(f"the JSON is broken near {near!r}", "broken JSON")
 
 
-def _is_nested(value: Any) -> bool:
+def _is_nested(value: object) -> bool:
     return isinstance(value, (dict, list))
 
 
-def _is_cut_to_nothing(value: Any) -> bool:
+def _is_cut_to_nothing(value: object) -> bool:
     return isinstance(value, CutArray) and not value
 
 

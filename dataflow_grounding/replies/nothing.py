@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.labels import folded, ids_of, in_singular, with_whole_negations
@@ -19,8 +18,14 @@ _SIGN = lazy_pattern(r"no (?!.*\b(?:found|detected|visible|present|seen|there|he
 _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
-def _grammar(name: str) -> Any:
-    return load_table(__package__, "grammar.yaml")[name]
+def _grammar(name: str) -> str:
+    text: str = load_table(__package__, "grammar.yaml")[name]
+    return text
+
+
+def _grammar_list(name: str) -> list[str]:
+    texts: list[str] = load_table(__package__, "grammar.yaml")[name]
+    return texts
 
 
 @cache
@@ -37,7 +42,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 def says_none(text: str, phrases: Sequence[str]) -> bool:
     """Whether a text says that nothing is there, or none of the phrases."""
     sentence = text.strip(_MARKUP)
-    if folded(sentence) in _grammar("none_words"):
+    if folded(sentence) in _grammar_list("none_words"):
         return True
     if len(sentence) > _LONGEST_SENTENCE or _SENTENCE_END.search(sentence):
         return False
@@ -73,16 +78,16 @@ def agrees_with_none(text: str, phrases: Sequence[str]) -> bool:
 
 def _may_be_sign(plain: str) -> bool:
     """As "no smoking", but not "no objects", which a model may write in capitals, too."""
-    is_anything = plain.removeprefix("no ") in _grammar("anything")
+    is_anything = plain.removeprefix("no ") in _grammar_list("anything")
     return _SIGN.fullmatch(plain) is not None and not is_anything
 
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
     """In "there is no THING(?: SEEN)?PLACE", names in capitals are patterns of grammar.yaml."""
-    parts = _grammar("nothing_parts")
+    parts: dict[str, str] = load_table(__package__, "grammar.yaml")["nothing_parts"]
     patterns: list[re.Pattern[str]] = []
-    for text in _grammar("nothing"):
+    for text in _grammar_list("nothing"):
         for name, part in parts.items():
             text = text.replace(name, part)
         patterns.append(re.compile(text))
@@ -99,9 +104,9 @@ def _means_all(things: str, phrases: Sequence[str]) -> bool:
     things = folded(things)
     if in_singular(things) in _pictures():
         return False  # "There is no image."
-    if not things or things in _grammar("anything"):
+    if not things or things in _grammar_list("anything"):
         # "Nothing was found." denies all; "There is no object." denies one
-        return len(phrases) < 2 or things not in _grammar("one_thing")
+        return len(phrases) < 2 or things not in _grammar_list("one_thing")
     # "No cup, a plate is there."
     has_other_clause = "," in things and not re.search(_AND, things)
     if has_other_clause or _AND_ONE.search(things):

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
-from typing import Any
 
 from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -134,12 +133,12 @@ def _parse(
 ) -> ParsedReply:
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, box_key)
-    if boxes:  # most replies end here, and are read fast
+    if boxes and isinstance(value, dict):  # most replies end here, and are read fast
         return ParsedReply(boxes, not_found=value.get("not_found", []))
     return parse_any(reply, value, dict(phrases), box_key, list_key)
 
 
-def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
+def _boxes_as_asked(value: object, box_key: str) -> list[RawBox]:
     """The boxes of a reply in exactly the form that was asked for; none of any other."""
     if not isinstance(value, dict) or isinstance(value, RepeatedKeys):
         return []
@@ -159,7 +158,7 @@ def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
     return boxes
 
 
-def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
+def _box_as_asked(item: object, box_key: str) -> RawBox | None:
     """Read {"id": 1, "label": "a cat", "bbox_2d": [100, 200, 500, 800], "score": 0.9}."""
     if type(item) is not dict:  # RepeatedKeys is a dict, too
         return None
@@ -181,7 +180,7 @@ def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
     return RawBox(tuple(numbers), label.strip(), phrase_id, item.get("score"), evidence)
 
 
-def _checked_size(name: str, size: Any) -> Size:
+def _checked_size(name: str, size: object) -> Size:
     if isinstance(size, Sequence) and len(size) == 2:
         width, height = size
         are_numbers = isinstance(width, Real) and isinstance(height, Real)
@@ -191,8 +190,8 @@ def _checked_size(name: str, size: Any) -> Size:
 
 
 def read_object(
-    reply: str, *, required: str, schema: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], list[Note]]:
+    reply: str, *, required: str, schema: Mapping[str, object] | None = None
+) -> tuple[dict[str, object], list[Note]]:
     """Read the JSON object that a task other than grounding asked for.
 
     It tolerates the syntax that `read_boxes` does.
@@ -267,8 +266,10 @@ def _json_of_answer(reply: str) -> tuple[JsonText, list[str]]:
     return found, words
 
 
-def _unasked_keys(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
+def _unasked_keys(value: object, schema: object) -> Iterator[str]:
     """The keys of objects that their schema doesn't have, as remarks."""
+    if not isinstance(schema, Mapping):
+        return
     if isinstance(value, list):
         for item in value:
             yield from _unasked_keys(item, schema.get("items", {}))
@@ -282,7 +283,7 @@ def _unasked_keys(value: Any, schema: Mapping[str, Any]) -> Iterator[str]:
                 yield key_remark(key, inner)
 
 
-def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def _objects_within(values: Sequence[object]) -> Iterator[dict[str, object]]:
     to_search = list(values)
     while to_search:
         value = to_search.pop()
@@ -293,11 +294,11 @@ def _objects_within(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
             to_search += value
 
 
-def _refuse_repeated_keys(values: Sequence[Any]) -> None:
+def _refuse_repeated_keys(values: Sequence[object]) -> None:
     for fields in _objects_within(values):
         if isinstance(fields, RepeatedKeys):
             # {"matches": true, "matches": false}: it isn't known which one is meant.
-            value_by_key: dict[str, Any] = {}
+            value_by_key: dict[str, object] = {}
             for key, value in fields.pairs:
                 if value_by_key.setdefault(key, value) != value:
                     raise _repeated(key)
@@ -307,10 +308,10 @@ def _repeated(key: str) -> UnreadableReply:
     return UnreadableReply(f"an object has {key[:40]!r} twice, with other values", "unknown JSON")
 
 
-def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
+def _object_with_key(values: Sequence[object], required: str) -> dict[str, object] | None:
     """Of objects within each other, the outermost that has the key."""
     plain_required = plain_key(required)
-    level = list(values)  # objects and arrays
+    level = [value for value in values if isinstance(value, (dict, list))]
     for _ in range(_LEVELS):
         objects = [value for value in level if isinstance(value, dict)]
         with_key = [fields for fields in objects if plain_required in map(plain_key, fields)]
@@ -318,9 +319,9 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
             raise UnreadableReply(f"several objects have {required!r}", "several answers")
         if with_key:
             return _with_key_as_asked(with_key[0], required)
-        next_level: list[Any] = []
+        next_level: list[dict[str, object] | list[object]] = []
         for value in level:
-            items = list(value.values()) if isinstance(value, dict) else value
+            items = [*value.values()] if isinstance(value, dict) else value
             # An object with a single key wraps its value. With several keys it isn't known which
             # one has the answer.
             most_items = 1 if isinstance(value, dict) else _MOST_INNER
@@ -330,10 +331,10 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
     return None
 
 
-def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
+def _with_key_as_asked(fields: dict[str, object], required: str) -> dict[str, object]:
     """{"Caption": "A cat."} becomes {"caption": "A cat."}."""
     pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
-    renamed: dict[str, Any] = {}
+    renamed: dict[str, object] = {}
     for key, value in pairs:
         key = required if plain_key(key) == plain_key(required) else key
         if renamed.setdefault(key, value) != value:
@@ -341,7 +342,7 @@ def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
     return renamed
 
 
-def _items_alone(values: Sequence[Any]) -> list[Any] | None:
+def _items_alone(values: Sequence[object]) -> list[object] | None:
     """Items without the object around them; None where the values are something else."""
     first = values[0]
     if len(values) == 1 and isinstance(first, list):  # [{"text": "a cat"}] and ["a cat"]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding.boxes.coordinates import Order
 from dataflow_grounding.boxes.geometry import Bbox
@@ -51,7 +51,7 @@ class RawBox:
     numbers: tuple[float, ...]
     label: str | None = None
     id: int | None = None
-    score: Any = None
+    score: object = None
     evidence: str | None = None
     order: Order | None = None  # if the names of its numbers settle it
     family: str | None = None  # the only family that writes such tokens
@@ -175,24 +175,23 @@ class Reading:
         return doubted > DOUBTFUL_SHARE * (len(self.boxes) + self.count("dropped"))
 
 
-def in_brackets(values: Sequence[Any]) -> str:
+def in_brackets(values: Sequence[object]) -> str:
     """Return the first of some values as a note shows them: "[1, 2.5, 'x', '…']"."""
     shown: list[str] = []
     for value in values[:_MOST_SHOWN]:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if isinstance(value, str):
             shown.append(repr(value))
-        elif is_number and abs(value) < 1e15:
-            shown.append(f"{value:.6g}")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            shown.append("…")  # an object or array
         else:
-            shown.append("…")  # a number too long to show, or an object or array
+            shown.append(f"{value:.6g}" if abs(value) < 1e15 else "…")
     text = f"[{', '.join(shown)}]"
     if len(text) > _LONGEST_SHOWN:
         return text[: _LONGEST_SHOWN - 1] + "…"
     return text
 
 
-def key_remark(key: str, value: Any) -> str:
+def key_remark(key: str, value: object) -> str:
     """Return a key as a remark has it, `"note": "half hidden"`, with the beginning of its value."""
     name, text = (json.dumps(part, ensure_ascii=False) for part in (key[:_LONGEST_KEY], value))
     return f"{name}: {text[:MOST_REMARK]}"

@@ -85,8 +85,8 @@ def answer_of(reply: str) -> str:
     if text.startswith('"'):
         # All of the text may be one string of JSON: "{\"objects\": []}"
         strings = strict_json(f"[{text}]")
-        if strings and len(strings) == 1:
-            text = strings[0]
+        if isinstance(strings, list) and len(strings) == 1:
+            text = str(strings[0])
     return text
 
 

@@ -7,7 +7,7 @@ what isn't one of the answers that were asked for is none, or says that the judg
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -73,7 +73,7 @@ def box_check(image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox]) -
     )
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     width, height = shown.sent_size
-    question: dict[str, Any] = {
+    question: dict[str, object] = {
         "image": {"width": width, "height": height},
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
         "boxes": _box_items(boxes),
@@ -113,7 +113,7 @@ def missing_boxes(
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     width, height = shown.sent_size
     phrase_by_id = dict(enumerate(phrases, 1))
-    question: dict[str, Any] = {
+    question: dict[str, object] = {
         "image": {"width": width, "height": height},
         "phrases": [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()],
         "boxes": _box_items(boxes),
@@ -173,7 +173,7 @@ def _read_checked(
     return checked, notes
 
 
-def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
+def _items(data: Mapping[str, object], key: str, last_is_cut: bool) -> list[object]:
     items = data.get(key)
     if not isinstance(items, list):
         raise UnreadableReply(f'"{key}" is not a list.')
@@ -185,9 +185,9 @@ class _UnknownWord(UnreadableReply):
 
 
 def _answers_by_id(
-    items: Sequence[Any],
+    items: Sequence[object],
     count: int,
-    read: Callable[[Mapping[str, Any]], T],
+    read: Callable[[Mapping[str, object]], T],
     cannot_tell: T,
     notes: list[Note],
 ) -> dict[int, T]:
@@ -195,12 +195,13 @@ def _answers_by_id(
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
     for item in items:
-        number = whole_number(item.get("id")) if isinstance(item, dict) else None
+        fields = item if isinstance(item, dict) else {}
+        number = whole_number(fields.get("id"))
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", "an answer to what was not asked"))
             continue
         try:
-            answer = read(item)
+            answer = read(fields)
         except _UnknownWord as error:  # as "maybe"
             unknown_words[number] = error
             answer = cannot_tell
@@ -219,7 +220,7 @@ def _bare(word: str) -> str:
     return word.strip().removesuffix(".").rstrip().lower()
 
 
-def _is_there(item: Mapping[str, Any]) -> bool | None:
+def _is_there(item: Mapping[str, object]) -> bool | None:
     """Return True for true and "yes", False for false and "no", None for null and "unsure".
 
     "maybe" raises _UnknownWord, which may be forgiven; no answer and 3 raise UnreadableReply.
@@ -236,7 +237,7 @@ def _is_there(item: Mapping[str, Any]) -> bool | None:
     return _TRUTHS[word]
 
 
-def _presence(item: Mapping[str, Any]) -> Presence:
+def _presence(item: Mapping[str, object]) -> Presence:
     """Read whether and how often a thing is there; yes and 0 contradict, and tell neither."""
     there = _is_there(item)
     count = whole_number(item.get("count"))
@@ -249,7 +250,7 @@ def _presence(item: Mapping[str, Any]) -> Presence:
     return Presence(there, count)
 
 
-def _verdict(item: Mapping[str, Any]) -> Fit | None:
+def _verdict(item: Mapping[str, object]) -> Fit | None:
     """Read a word of FITS, or null: the judge can't tell. Raises what `_is_there` raises."""
     word = item.get("verdict", "")
     if word is None:

@@ -2,7 +2,7 @@
 
 from difflib import SequenceMatcher
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -77,12 +77,12 @@ def _read_extracted(reply: str, caption: str) -> tuple[Extracted, list[Note]]:
     return Extracted(cleaned_caption, expressions), notes
 
 
-def text_of(item: Any) -> str:
+def text_of(item: object) -> str:
     """Return the text of an item of "expressions", which may be the text alone; "" without one."""
     return _said(item.get("text") if isinstance(item, dict) else item)
 
 
-def _said(value: Any) -> str:
+def _said(value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
     return "" if is_no_text(text) else text
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -81,11 +81,12 @@ class _FusedReader:
         return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
 
     def read_boxes(
-        self, fields: Mapping[str, Any], phrases: Sequence[str]
+        self, fields: Mapping[str, object], phrases: Sequence[str]
     ) -> tuple[list[Found], list[Note]]:
         """Read the boxes under "objects", or else those that the expressions have of their own."""
-        items = fields["expressions"]
-        objects = fields.get("objects")
+        items, objects = fields["expressions"], fields.get("objects")
+        if not isinstance(items, list):
+            raise UnreadableReply('"expressions" is not a list.')
         ids = _ids_of(items)
         phrase_by_id = dict(zip(ids, phrases, strict=True))
         own_boxes = _boxes_within(items, ids, self.box_format.key)
@@ -107,13 +108,13 @@ class _FusedReader:
         return found, notes
 
     def read_objects(
-        self, objects: Sequence[Any], phrase_by_id: Mapping[int, str]
+        self, objects: Sequence[object], phrase_by_id: Mapping[int, str]
     ) -> tuple[list[Found], list[Note]]:
         text = json.dumps({"objects": objects})
         return read_found(text, self.image, phrase_by_id, self.box_format, self.merge_iou)
 
 
-def _ids_of(items: Sequence[Any]) -> list[int]:
+def _ids_of(items: Sequence[object]) -> list[int]:
     """The ids of the expressions that have a text, by which boxes name them."""
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
     # As 1, 2, 3 and 1, none, 3 do. Others, such as 0, 1, 2, are taken as stated, and none may be
@@ -135,9 +136,11 @@ def _ids_of(items: Sequence[Any]) -> list[int]:
     return ids
 
 
-def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> list[dict[str, Any]]:
+def _boxes_within(
+    items: Sequence[object], ids: Sequence[int], box_key: str
+) -> list[dict[str, object]]:
     """The expressions that have a box of their own, as items of "objects"."""
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     items_with_text = [item for item in items if text_of(item)]
     for item, id in zip(items_with_text, ids, strict=True):
         fields = item if isinstance(item, dict) else {}
@@ -147,7 +150,7 @@ def _boxes_within(items: Sequence[Any], ids: Sequence[int], box_key: str) -> lis
     return objects
 
 
-def _is_box(key: str, value: Any, box_key: str) -> bool:
+def _is_box(key: str, value: object, box_key: str) -> bool:
     if isinstance(value, str) and not any(map(str.isdigit, value)):
         return False  # "location": "on the left"
     if plain_key(key) == plain_key(box_key):  # with null where nothing is there

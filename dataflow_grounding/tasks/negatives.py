@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.data.classes import class_key
@@ -73,7 +73,7 @@ def _read_changed(
     return changed[:count], notes
 
 
-def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
+def _changed_in(item: dict[str, object], count: int) -> Changed | None:
     """The phrase of an item that names one of the `count` right ones by id; None for others."""
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()

@@ -6,7 +6,7 @@ Each region has an id, counted from 1 within its request, by which replies name 
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -36,7 +36,7 @@ _MOST_IDS = 20  # in a complaint
 _ID = lazy_pattern(r"\s*(?:(?:region|expression|id|box)[\s_#]*)?(\d{1,9})\s*", re.IGNORECASE)
 
 
-def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
+def read_items(reply: str, key: str) -> tuple[list[dict[str, object]], list[Note]]:
     """Return the objects of the list under `key`, but not one that may be cut off, and notes."""
     data, notes = read_object(reply, required=key)
     values = data[key]
@@ -57,10 +57,10 @@ def read_by_id(
     key: str,
     count: int,
     other_name: str = "id",  # a further key under which models write the id
-) -> tuple[dict[int, dict[str, Any]], list[Note]]:
+) -> tuple[dict[int, dict[str, object]], list[Note]]:
     """Return the objects of the list under `key` by their ids, from 1 to `count`, and notes."""
     items, notes = read_items(reply, key)
-    item_by_id: dict[int, dict[str, Any]] = {}
+    item_by_id: dict[int, dict[str, object]] = {}
     for item in items:
         stated_id = item.get("id", item.get(other_name))
         number = _number_of(stated_id)
@@ -90,7 +90,7 @@ def all_of(
     raise UnreadableReply(complaint)
 
 
-def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
+def read_region_indices(value: object, count: int) -> tuple[list[int], list[Note]]:
     """Return the indices of the regions that ids name: [2, 0] for [3, 1, 1]; and notes."""
     if value is None:
         return [], []
@@ -106,23 +106,23 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
     return list(dict.fromkeys(indices)), notes
 
 
-def _number_of(stated_id: Any) -> int | None:
+def _number_of(stated_id: object) -> int | None:
     match = _ID.fullmatch(stated_id) if isinstance(stated_id, str) else None
     return whole_number(stated_id if match is None else match[1])
 
 
-def text_of(value: Any) -> str:
+def text_of(value: object) -> str:
     """Return a string single-spaced; "" for a value that is none."""
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
-def data_text(value: Any) -> str:
+def data_text(value: object) -> str:
     """Return a text as a column has it, without markup; "" for a value such as a refusal."""
     text = without_markup(text_of(value))
     return "" if is_no_text(text) else text
 
 
-def data_phrase(value: Any) -> str:
+def data_phrase(value: object) -> str:
     """Return a phrase as a column has it; "" for a value that names nothing."""
     text = data_text(value)
     return "" if is_no_phrase(text) else text
@@ -168,7 +168,7 @@ def _read_described(reply: str, count: int) -> tuple[list[Described], list[Note]
     return all_of(described_by_id, count, "the description", notes), notes
 
 
-def _color_of(item: Mapping[str, Any]) -> str:
+def _color_of(item: Mapping[str, object]) -> str:
     color = item.get("color")
     if isinstance(color, list):
         return " and ".join(filter(None, map(data_text, color)))
@@ -255,7 +255,7 @@ def double_check(
 
     A serving that sees no pictures is given the regions' types; other regions are boxes alone.
     """
-    items: list[dict[str, Any]] = []
+    items: list[dict[str, object]] = []
     for number, expression in enumerate(expressions, 1):
         region_ids = [place + 1 for place in expression.places]
         items.append({"id": number, "text": expression.text, "region_ids": region_ids})
@@ -289,7 +289,7 @@ def _read_checks(
     return all_of(check_by_id, count, "the check", notes), notes
 
 
-def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
+def _read_matches(item: Mapping[str, object], number: int) -> bool | None:
     """True for "yes"; None for null: the model can't tell."""
     value = item.get("matches", "")
     if isinstance(value, str):
@@ -300,7 +300,7 @@ def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
 
 
 def _check_of(
-    item: Mapping[str, Any], number: int, expression: Merged, region_count: int
+    item: Mapping[str, object], number: int, expression: Merged, region_count: int
 ) -> tuple[Check, list[Note]]:
     stated_ids = item.get("region_ids")
     places, notes = read_region_indices(stated_ids, region_count)
@@ -314,7 +314,7 @@ def _check_of(
     return check, notes
 
 
-def _is_contradicted(check: Check, stated_ids: Any, expression: Merged) -> bool:
+def _is_contradicted(check: Check, stated_ids: object, expression: Merged) -> bool:
     """Whether the rest of a check denies that the expression matches."""
     # It names other regions. A model that mends nothing may leave ids and text empty.
     is_empty = stated_ids == [] and not check.text

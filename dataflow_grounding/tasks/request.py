@@ -9,11 +9,12 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import NoBoxFormat, RequestRefused
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.expressions import Instance, Region
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.prompts import load_prompt
@@ -26,7 +27,7 @@ ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
 
 # JSON schemas of replies, in the strict subset that endpoints take: all keys are required, and no
 # others allowed.
-Schema: TypeAlias = dict[str, Any]
+Schema: TypeAlias = JsonObject
 
 STRING: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
@@ -92,7 +93,7 @@ class Sending:
     # Asked last of all, when there is room to send it. Where it says no, `before_sending` is
     # awaited once more.
     may_send: Callable[[], bool] | None = None
-    before_another: Callable[..., None] = lambda *refused: None
+    before_another: Callable[[RequestRefused | None], None] = lambda refused: None
     reply_group: str = ""  # of replies for which checks of the endpoint vouch together
     # which of the serving's endpoints is meant, where that isn't left to the serving
     endpoint_number: int | None = None
@@ -131,10 +132,10 @@ class Request(Generic[T]):
     """
 
     task: str
-    input: Mapping[str, Any]
+    input: JsonObject
     images: tuple[Image, ...]
     instructions: str
-    schema: Mapping[str, Any]
+    schema: JsonObject
     read: Callable[[str], ReadReply[T]]
     sample: int = 0
     divisible: bool = False
@@ -185,8 +186,9 @@ class Request(Generic[T]):
             )
         image = self.images[0]
         words = {**self.prompt.words, "box_format": box_format.instructions(image.sent_size)}
-        return self.replace(
-            input=_written(self.input, image, box_format),
+        return replace(
+            self,
+            input=_written_items(self.input, image, box_format),
             instructions=filled(self.instructions, words),
             prompt=replace(self.prompt, words=words),
         )
@@ -249,7 +251,7 @@ class Request(Generic[T]):
         """
         self.sending.before_another(refused)
 
-    def replace(self, **fields: Any) -> "Request[T]":
+    def replace(self, **fields: object) -> "Request[T]":
         """Return the same question with other values of some fields.
 
         Like `dataclasses.replace`, but the copy keeps the text of `question`, which is costly to
@@ -275,13 +277,13 @@ class Request(Generic[T]):
             return usual
         return max(COOLEST, round(usual * 0.5**self.tries.unread, 3))
 
-    def key(self, identity: Mapping[str, Any]) -> str:
+    def key(self, identity: Mapping[str, object]) -> str:
         """Return a digest of all that the reply depends on; `identity` is the serving's.
 
         The schema isn't in it, because the text says the same in words. What was wrong with an
         earlier reply isn't either: the number of unread replies is enough.
         """
-        parts: dict[str, Any] = {
+        parts: dict[str, object] = {
             "serving": dict(identity),
             "system": self.system,
             "text": self.question,
@@ -302,7 +304,7 @@ class Request(Generic[T]):
 def request_about(
     task: str,
     image: Image,
-    question: Mapping[str, Any],
+    question: Mapping[str, object],
     schema: Schema,
     read: Callable[[str], ReadReply[T]],
     box_format: BoxFormat | None = None,
@@ -322,7 +324,7 @@ def request_about(
     )
 
 
-def _has_boxes(value: Any) -> bool:
+def _has_boxes(value: object) -> bool:
     if isinstance(value, (Instance, Region)):
         return True
     if isinstance(value, Mapping):
@@ -330,30 +332,34 @@ def _has_boxes(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and any(map(_has_boxes, value))
 
 
-def _written(value: Any, image: Image, box_format: BoxFormat) -> Any:
+def _written(value: object, image: Image, box_format: BoxFormat) -> object:
     """Return a part of an input with its boxes in a format, as `with_boxes_in` says."""
     if isinstance(value, Mapping):
-        written: dict[str, Any] = {}
-        for key, item in value.items():
-            if isinstance(item, (Instance, Region)):
-                written[box_format.key] = _numbers(item, image, box_format)
-            else:
-                written[key] = _written(item, image, box_format)
-        return written
+        return _written_items(value, image, box_format)
     if not isinstance(value, (list, tuple)):
         return value
-    items: list[Any] = []
+    items: list[object] = []
     for number, item in enumerate(value, 1):
         if not isinstance(item, (Instance, Region)):
             items.append(_written(item, image, box_format))
             continue
-        stated: dict[str, Any] = {"id": number}
+        stated: dict[str, object] = {"id": number}
         stated[box_format.key] = _numbers(item, image, box_format)
         if isinstance(item, Region):
             texts = {"type": item.type, "color": item.color, "description": item.description}
             stated.update((name, text) for name, text in texts.items() if text is not None)
         items.append(stated)
     return items
+
+
+def _written_items(fields: JsonObject, image: Image, box_format: BoxFormat) -> dict[str, object]:
+    written: dict[str, object] = {}
+    for key, item in fields.items():
+        if isinstance(item, (Instance, Region)):
+            written[box_format.key] = _numbers(item, image, box_format)
+        else:
+            written[key] = _written(item, image, box_format)
+    return written
 
 
 def _numbers(item: Instance | Region, image: Image, box_format: BoxFormat) -> Sequence[float]:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.data.records import REMARK
+from dataflow_grounding.data.records import REMARK, JsonObject
 from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies import Note
 from dataflow_grounding.replies.forms import objects_of_lines
@@ -72,47 +72,42 @@ class AskingForm:
 
     def of(self, request: Request[T]) -> Request[T]:
         """Return a request put in this form: the same object if that changes nothing."""
-        changes: dict[str, Any] = {}
+        form = request.form
         if self.thinking != "default":
-            changes["form"] = ReplyForm(thinking=self.thinking)
+            form = ReplyForm(thinking=self.thinking)
         if request.task == WITH_FORMS:  # other replies keep their form
-            form = changes.get("form", request.form)
-            changes.update(self._changes_of_reply(request, form))
-        if not changes:
+            request = self._with_boxes_as_asked(request)
+            if self.reply == "lines":
+                form = replace(form, is_free=True, in_words="these lines")
+            elif self.reply == "json":
+                form = replace(form, is_free=True)
+        if form is request.form:
             return request
-        return replace(request, **changes)
+        return replace(request, form=form)
 
-    def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
-        """The fields of a request for boxes that this form changes, with its thinking in `form`."""
+    def _with_boxes_as_asked(self, request: Request[T]) -> Request[T]:
+        """Return a request for boxes whose words, schema and reader are of this form."""
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
-        if self.reply == "lines":
-            changes = self._changes_of_words(request, key)
-            changes["form"] = replace(form, is_free=True, in_words="these lines")
-            changes["read"] = partial(_read_lines, request.read, usual_key)
-            return changes  # the schema stays: it isn't sent with a free form
-        changes = {}
-        if self.reply == "json":
-            changes["form"] = replace(form, is_free=True)
-        asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
-        if asks_as_usual:
-            return changes
-        changes.update(self._changes_of_words(request, key))
-        changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
-        read = request.read
-        if key != usual_key:
-            read = partial(_read_renamed, read, key, usual_key)
-        if self.boxes == "lists":
-            read = partial(_read_each_phrase, read)
-        changes["read"] = read
-        return changes
-
-    def _changes_of_words(self, request: Request[Any], key: str) -> dict[str, Any]:
+        if self.prompt_name == WITH_FORMS and key == usual_key:
+            return request
+        read, schema = request.read, request.schema
+        if self.reply == "lines":  # the schema stays: it isn't sent with a free form
+            read = partial(_read_lines, read, usual_key)
+        else:
+            schema = _schema_of(schema, usual_key, key, self.boxes)
+            if key != usual_key:
+                read = partial(_read_renamed, read, key, usual_key)
+            if self.boxes == "lists":
+                read = partial(_read_each_phrase, read)
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
-        return {
-            "prompt": replace(request.prompt, name=self.prompt_name, words=words),
-            "instructions": filled(load_prompt(self.prompt_name), words),
-        }
+        return replace(
+            request,
+            instructions=filled(load_prompt(self.prompt_name), words),
+            schema=schema,
+            read=read,
+            prompt=replace(request.prompt, name=self.prompt_name, words=words),
+        )
 
 
 def form_named(name: str) -> AskingForm:
@@ -135,7 +130,7 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
     return [name for name in names if form_named(name).prompt_name == prompt_name]
 
 
-def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
+def form_of(asking: "str | JsonObject | AskingForm") -> AskingForm:
     """Return a form by its name, or by its parts: `{from: json, thinking: off}`."""
     if isinstance(asking, AskingForm):
         return asking
@@ -168,7 +163,7 @@ def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str
     return {**words, "box_key": key, "box_format": box_format}
 
 
-def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
+def _schema_of(schema: Schema, key: str, new_key: str, boxes: BoxesIn) -> Schema:
     """The schema of a reply whose boxes are under `new_key`, in place of `key`."""
     if boxes == "lists":  # an object for each phrase, with all its boxes
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})

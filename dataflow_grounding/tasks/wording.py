@@ -5,12 +5,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
-from dataflow_grounding.tasks.request import Request, filled
+from dataflow_grounding.tasks.request import Prompt, Request, filled
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.ways_to_ask import AskingForm
@@ -69,38 +69,33 @@ class Wording:
         """Return a request as the user has it put: the same object if that changes nothing."""
         if self.asking:  # first, because it settles which prompt is used
             request = self.asking.of(request)
-        changes = self._own_prompts_for(request)
-        additions = []
+        instructions, prompt = self._own_prompts_for(request)
+        question = request.input
         definitions = self._definitions_of(request)
         if definitions:
-            changes["input"] = {**request.input, "definitions": definitions}
-            additions.append(load_prompt("definitions"))
+            question = {**question, "definitions": definitions}
+            instructions = f"{instructions}\n\n{load_prompt('definitions')}"
         if self.guidance.strip():
-            additions.append(self.guidance.strip())
-        if additions:
-            instructions = changes.get("instructions", request.instructions)
-            changes["instructions"] = "\n\n".join([instructions, *additions])
-        if not changes:
+            instructions = f"{instructions}\n\n{self.guidance.strip()}"
+        if instructions == request.instructions and prompt is request.prompt:
             return request
-        return replace(request, **changes)
+        return replace(request, input=question, instructions=instructions, prompt=prompt)
 
-    def _own_prompts_for(self, request: Request[Any]) -> dict[str, Any]:
-        changes: dict[str, Any] = {}
-        prompt = request.prompt
+    def _own_prompts_for(self, request: Request[T]) -> tuple[str, Prompt]:
+        """Return a request's instructions and its prompt, in the user's own words."""
+        instructions, prompt = request.instructions, request.prompt
         template = self.prompts.get(prompt.name or request.task)
         if template is not None:
             # "Find …: <input> Reply with …": the data of the question goes in place of <input>
             before, _, after = template.partition(INPUT)
-            changes["instructions"] = filled(before.strip(), prompt.words)
+            instructions = filled(before.strip(), prompt.words)
             prompt = replace(prompt, closing=filled(after.strip(), prompt.words))
         system = self.prompts.get(ABOUT_NO_IMAGE if request.text_only else ABOUT_IMAGE)
         if system is not None:
             prompt = replace(prompt, system=system.strip())
-        if prompt is not request.prompt:
-            changes["prompt"] = prompt
-        return changes
+        return instructions, prompt
 
-    def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
+    def _definitions_of(self, request: Request[T]) -> dict[str, str]:
         if not self.definitions:
             return {}
         text = "\n".join(_texts_in(request.input)).casefold()
@@ -200,7 +195,7 @@ def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
         yield _NeededPart(value, re.escape(value))
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def _texts_in(value: object) -> Iterator[str]:
     """All texts in a JSON value, without the keys."""
     if isinstance(value, str):
         yield value

@@ -383,8 +383,7 @@ def test_json_that_is_closed_is_whole(reply: str) -> None:
         "[]",
         f"<think>I draft: {WHOLE}",
         "",
-        None,
     ],
 )
-def test_what_may_go_on_is_cut_off(reply: str | None) -> None:
+def test_what_may_go_on_is_cut_off(reply: str) -> None:
     assert not is_whole(reply)
