@@ -5,8 +5,10 @@ came in under keys that nobody here knows goes out as it came, and in its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.records import (
@@ -34,22 +36,11 @@ OF_EARLIER_BOXES = ("reason", "disagreement", "verified", "verification", "doubt
 """Keys of an expression that tell of its boxes, and don't hold for new ones."""
 OF_A_SHAPE = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
 """Keys of a box that don't hold once its corners have changed."""
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+_NUMBERS = frozenset([int, float])
 
 
 def _id(value: Any) -> str | None:
     return str(value) if has_id(value) else None
-
-
-def _truth(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _whole(value: Any) -> int | None:
-    return value if type(value) is int else None
 
 
 def _number(value: Any) -> float | None:
@@ -66,6 +57,11 @@ def _span(value: Any) -> Span | None:
 
 
 def _bbox(value: Any) -> Bbox | None:
+    if type(value) is list and len(value) == 4 and _NUMBERS.issuperset(map(type, value)):
+        x1, y1, x2, y2 = value
+        with suppress(OverflowError):
+            if isfinite(x1) and isfinite(y1) and isfinite(x2) and isfinite(y2):
+                return x1, y1, x2, y2
     if not is_box(value):  # its numbers may be NumPy's
         value = without_numpy(value)
         if not is_box(value):
@@ -90,11 +86,19 @@ def _boxes(value: Any) -> "list[Instance] | None":
     return boxes
 
 
-_Reader: TypeAlias = Callable[[Any], Any]
-"""Returns a value of a file as the field's type, or None where it is of another type."""
+class Field(NamedTuple):
+    """How a field is read: a value of the type `plain` as it is, others by `read`, or not at all."""
+
+    name: str
+    plain: type[Any] | None = None
+    read: Callable[[Any], Any] = lambda value: None
 
 
-@dataclass(slots=True, kw_only=True)
+_PLAIN = frozenset([str, float, int, bool])
+_AS_GIVEN = (_id, Verification.from_json)  # readers of what goes out as it came, if nobody sets it
+
+
+@dataclass(kw_only=True)
 class Annotation:
     """What expressions, instances and regions have in common.
 
@@ -107,8 +111,8 @@ class Annotation:
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
     keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
-    # key → the field's name, and the reader of its values, in the order of new JSON
-    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {}
+    # by key, in the order of new JSON
+    FIELDS: ClassVar[Mapping[str, Field]] = {}
     # of new JSON, the keys that are there without a value, too
     NULLS: ClassVar[tuple[str, ...]] = ()
 
@@ -122,53 +126,69 @@ class Annotation:
             if known is None:
                 extra[key] = value
                 continue
-            name, read = known
-            typed = read(value)
+            if type(value) is known.plain:
+                fields[known.name] = value
+                continue
+            typed = known.read(value)
             if typed is not None:
-                fields[name] = typed
-            if typed is None or read in (_id, Verification.from_json):
+                fields[known.name] = typed
+            if typed is None or known.read in _AS_GIVEN:
                 extra[key] = value  # given back as it came, unless the field is set to another
         return fields, extra
 
+    @classmethod
+    def _made(cls: type[A], fields: Mapping[str, Any]) -> A:
+        # In a run each phrase passes here in each step: `__init__` would set all fields one by one.
+        made = object.__new__(cls)
+        made.__dict__.update(fields)
+        return made
+
+    def copy(self: A) -> A:
+        """Return a copy, of which fields can be set."""
+        return self._made(self.__dict__)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as a record has it."""
+        fields, extra = self.__dict__, self.extra
         row: dict[str, Any] = {}
         for key in self.keys:
-            row[key] = self._json_of(key)
-        for key, (name, _) in self.FIELDS.items():
-            if key not in row and (getattr(self, name) is not None or key in self._nulls()):
-                row[key] = self._json_of(key)
+            known = self.FIELDS.get(key)
+            value = fields.get(known.name) if known else None
+            if known is None or value is None:
+                row[key] = extra.get(key)
+            elif key in extra and known.read(extra[key]) == value:
+                row[key] = extra[key]
+            else:
+                row[key] = value if type(value) in _PLAIN else _json_of(value)
+        nulls = self._nulls()
+        for key, known in self.FIELDS.items():
+            if key not in row and (fields.get(known.name) is not None or key in nulls):
+                row[key] = _json_of(fields.get(known.name))
         return row
 
     def _nulls(self) -> tuple[str, ...]:
         return () if self.keys else self.NULLS
 
-    def _json_of(self, key: str) -> Any:
-        if key not in self.FIELDS:
-            return self.extra.get(key)
-        name, read = self.FIELDS[key]
-        value = getattr(self, name)
-        if key in self.extra and read(self.extra[key]) == value:
-            return self.extra[key]
-        if isinstance(value, tuple):
-            return list(value)
-        if isinstance(value, list):
-            return [item.to_json() if isinstance(item, Annotation) else item for item in value]
-        return value.to_json() if isinstance(value, Verification) else value
-
     def without(self: A, *keys: str) -> A:
         """Return a copy whose JSON lacks these keys."""
-        names = [self.FIELDS[key][0] for key in keys if key in self.FIELDS]
-        unset: dict[str, Any] = dict.fromkeys(names)
-        return replace(
-            self,
-            extra={key: value for key, value in self.extra.items() if key not in keys},
-            keys=tuple(key for key in self.keys if key not in keys),
-            **unset,
-        )
+        bare = self.copy()
+        bare.extra = {key: value for key, value in self.extra.items() if key not in keys}
+        bare.keys = tuple(key for key in self.keys if key not in keys)
+        for key in keys:
+            if key in self.FIELDS:
+                setattr(bare, self.FIELDS[key].name, None)
+        return bare
 
 
-@dataclass(slots=True)
+def _json_of(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, list):
+        return [item.to_json() if isinstance(item, Annotation) else item for item in value]
+    return value.to_json() if isinstance(value, Verification) else value
+
+
+@dataclass
 class Instance(Annotation):
     """A box of an expression.
 
@@ -207,19 +227,19 @@ class Instance(Annotation):
     reviewed_by: str | None = None
     reason: str | None = None
 
-    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
-        "bbox_id": ("bbox_id", _id),
-        "bbox": ("bbox", _bbox),
-        "score": ("score", _number),
-        "region_id": ("region_id", _whole),
-        "evidence": ("evidence", _text),
-        "class": ("class_name", _text),
-        "outline": ("outline", _outline),
-        "zoomed": ("zoomed", _truth),
-        "found_by": ("found_by", _text),
-        "verified": ("verified", _truth),
-        "reviewed_by": ("reviewed_by", _text),
-        "reason": ("reason", _text),
+    FIELDS: ClassVar[Mapping[str, Field]] = {
+        "bbox_id": Field("bbox_id", str, _id),
+        "bbox": Field("bbox", None, _bbox),
+        "score": Field("score", float, _number),
+        "region_id": Field("region_id", int),
+        "evidence": Field("evidence", str),
+        "class": Field("class_name", str),
+        "outline": Field("outline", None, _outline),
+        "zoomed": Field("zoomed", bool),
+        "found_by": Field("found_by", str),
+        "verified": Field("verified", bool),
+        "reviewed_by": Field("reviewed_by", str),
+        "reason": Field("reason", str),
     }
     NULLS: ClassVar[tuple[str, ...]] = ("bbox", "score")
 
@@ -229,16 +249,18 @@ class Instance(Annotation):
         fields, extra = cls._read(item) if isinstance(item, dict) else ({}, {})
         if "bbox" not in fields:
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-        return cls(**fields, extra=extra, keys=tuple(item))
+        return cls._made({**fields, "extra": extra, "keys": tuple(item)})
 
     def moved(self, bbox: Bbox) -> "Instance":
         """Return it with other corners, without what holds for its former ones alone."""
         if self.bbox == bbox:
             return self
-        return replace(self.without(*OF_A_SHAPE), bbox=bbox)
+        moved = self.without(*OF_A_SHAPE)
+        moved.bbox = bbox
+        return moved
 
 
-@dataclass(slots=True)
+@dataclass
 class Region(Annotation):
     """A box that came with a picture, and what is in it.
 
@@ -260,12 +282,12 @@ class Region(Annotation):
     description: str | None = None
     proposed_by: str | None = None
 
-    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
-        "bbox": ("bbox", _bbox),
-        "type": ("type", _text),
-        "color": ("color", _text),
-        "description": ("description", _text),
-        "proposed_by": ("proposed_by", _text),
+    FIELDS: ClassVar[Mapping[str, Field]] = {
+        "bbox": Field("bbox", None, _bbox),
+        "type": Field("type", str),
+        "color": Field("color", str),
+        "description": Field("description", str),
+        "proposed_by": Field("proposed_by", str),
     }
     NULLS: ClassVar[tuple[str, ...]] = ("bbox", "type")
 
@@ -279,10 +301,11 @@ class Region(Annotation):
         if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
             raise BrokenRow(f"{where}: the box {list(bbox)} has no area")
         extra.pop("type", None)  # no text, which is none
-        return cls(**fields, extra=extra, keys=tuple(dict.fromkeys([*item, "type"])))
+        keys = tuple(dict.fromkeys([*item, "type"]))
+        return cls._made({**fields, "extra": extra, "keys": keys})
 
 
-@dataclass(slots=True)
+@dataclass
 class Expression(Annotation):
     """A referring expression, and its boxes.
 
@@ -335,26 +358,26 @@ class Expression(Annotation):
     doubt: str | None = None
     reviewed_by: str | None = None
 
-    FIELDS: ClassVar[Mapping[str, tuple[str, _Reader]]] = {
-        "expression_id": ("expression_id", _id),
-        "source": ("source", _text),
-        "text": ("text", _text),
-        "change": ("change", _text),
-        "changed_from": ("changed_from", _text),
-        "class": ("class_name", _text),
-        "char_span": ("char_span", _span),
-        "caption_span": ("caption_span", _span),
-        "noun_chunk": ("noun_chunk", _text),
-        "instances": ("instances", lambda value: value),
-        "rejected": ("rejected", _boxes),
-        "status": ("status", _text),
-        "disagreement": ("disagreement", _truth),
-        "reason": ("reason", _text),
-        "verified": ("verified", _truth),
-        "verification": ("verification", Verification.from_json),
-        "doubtful": ("doubtful", _truth),
-        "doubt": ("doubt", _text),
-        "reviewed_by": ("reviewed_by", _text),
+    FIELDS: ClassVar[Mapping[str, Field]] = {
+        "expression_id": Field("expression_id", str, _id),
+        "source": Field("source", str),
+        "text": Field("text", str),
+        "change": Field("change", str),
+        "changed_from": Field("changed_from", str),
+        "class": Field("class_name", str),
+        "char_span": Field("char_span", None, _span),
+        "caption_span": Field("caption_span", None, _span),
+        "noun_chunk": Field("noun_chunk", str),
+        "instances": Field("instances", list),
+        "rejected": Field("rejected", None, _boxes),
+        "status": Field("status", str),
+        "disagreement": Field("disagreement", bool),
+        "reason": Field("reason", str),
+        "verified": Field("verified", bool),
+        "verification": Field("verification", None, Verification.from_json),
+        "doubtful": Field("doubtful", bool),
+        "doubt": Field("doubt", str),
+        "reviewed_by": Field("reviewed_by", str),
     }
     NULLS: ClassVar[tuple[str, ...]] = ("expression_id", "text", "char_span", "instances")
 
@@ -381,11 +404,13 @@ class Expression(Annotation):
         fields, extra = cls._read(item)
         fields["instances"] = [_instance(instance, where) for instance in instances]
         extra.pop("instances", None)
-        if "expression_id" not in fields:
+        keys = tuple(item)
+        if not fields.get("expression_id"):
             fields["expression_id"] = own_id
             extra.pop("expression_id", None)
-        keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
-        return cls(**fields, extra=extra, keys=keys)
+        if "expression_id" not in item or "instances" not in item:
+            keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
+        return cls._made({**fields, "extra": extra, "keys": keys})
 
     def _nulls(self) -> tuple[str, ...]:
         # A check that couldn't decide is told from one that wasn't made.
@@ -409,7 +434,9 @@ class Expression(Annotation):
 
     def with_new_boxes(self, instances: Sequence[Instance]) -> "Expression":
         """Return it with other boxes, without what it tells of its former ones."""
-        return replace(self.without(*OF_EARLIER_BOXES), instances=list(instances))
+        new = self.without(*OF_EARLIER_BOXES)
+        new.instances = list(instances)
+        return new
 
 
 def _instance(item: Any, where: str) -> Instance:

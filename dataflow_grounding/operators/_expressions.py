@@ -97,23 +97,21 @@ def with_answers(
 
 
 def _with_answer(expression: Expression, answer: Found) -> Expression:
-    instances = with_bbox_ids(expression, answer.instances)
-    return replace(
-        expression.with_new_boxes(instances),
-        status=answer.status,
-        disagreement=answer.disagreement,
-        reason=answer.reason or None,
-        # `own_doubt` is about this expression's boxes. `doubt`, about the whole reply, is the
-        # record's.
-        doubtful=True if answer.own_doubt else None,
-        doubt=answer.own_doubt or None,
-    )
+    grounded = expression.with_new_boxes(with_bbox_ids(expression, answer.instances))
+    grounded.status = answer.status
+    grounded.disagreement = answer.disagreement
+    grounded.reason = answer.reason or None
+    # `own_doubt` is about this expression's boxes. `doubt`, about the whole reply, is the record's.
+    if answer.own_doubt:
+        grounded.doubtful, grounded.doubt = True, answer.own_doubt
+    return grounded
 
 
 def with_bbox_ids(expression: Expression, instances: Iterable[Instance]) -> list[Instance]:
     """Return copies of instances with a `bbox_id`: their own, or the expression's and a number."""
     with_ids: list[Instance] = []
     for number, instance in enumerate(instances):
-        own_id = instance.bbox_id or f"{expression.expression_id}.{number}"
-        with_ids.append(replace(instance, bbox_id=own_id))
+        with_id = instance.copy()
+        with_id.bbox_id = instance.bbox_id or f"{expression.expression_id}.{number}"
+        with_ids.append(with_id)
     return with_ids
