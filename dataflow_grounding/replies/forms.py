@@ -9,7 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import (
+    RecordError,
+    TruncatedReply,
+    UnreadableReply,
+)
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.families import has_tokens, read_bare, read_tokens
 from dataflow_grounding.replies.items import has_role, only_answer, read_values
@@ -23,7 +27,7 @@ from dataflow_grounding.replies.json_text import (
 )
 from dataflow_grounding.replies.nothing import agrees_with_none, says_none
 from dataflow_grounding.replies.reading import Note, ParsedReply
-from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
+from dataflow_grounding.replies.refusals import is_refusal, refusal_of, saw_no_picture
 from dataflow_grounding.replies.text import Answer, answer_of, enclosed
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
@@ -208,10 +212,10 @@ class _FormReader:
         return bool(parsed.absences) and not is_more
 
 
-def _no_answer(text: str) -> UnreadableReply:
-    begins = " ".join(text[:200].split())[:60]
+def _no_answer(text: str) -> RecordError:
     if is_refusal(text):
-        return UnreadableReply(f"the model refuses to answer: {begins!r}", "refusal")
+        return refusal_of(text)
+    begins = " ".join(text[:200].split())[:60]
     return UnreadableReply(
         f"the reply is in no form that is known: it begins {begins!r}", "no answer"
     )

@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from numbers import Real
 
-from dataflow_grounding._util.errors import SpecError, TruncatedReply, UnreadableReply
+from dataflow_grounding._util.errors import (
+    SpecError,
+    TruncatedReply,
+    UnreadableReply,
+)
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
@@ -34,7 +38,7 @@ from dataflow_grounding.replies.reading import (
     Reading,
     key_remark,
 )
-from dataflow_grounding.replies.refusals import is_refusal, saw_no_picture
+from dataflow_grounding.replies.refusals import is_refusal, refusal_of, saw_no_picture
 from dataflow_grounding.replies.text import answer_of, enclosed
 
 _LEVELS = 3  # on which an object with the required key is looked for, the outermost included
@@ -250,9 +254,9 @@ def _json_of_answer(reply: str) -> tuple[JsonText, list[str]]:
     found = find_json(answer.text[start:])
     before = answer.before + answer.text[: start + found.start]
     if not found.values or saw_no_picture(before):
-        begins = " ".join(reply[:200].split())[:60]
         if is_refusal(answer.text) or is_refusal(before):
-            raise UnreadableReply(f"the model refuses to answer: {begins!r}", "refusal")
+            raise refusal_of(reply)
+        begins = " ".join(reply[:200].split())[:60]
         raise UnreadableReply(f"there is no JSON in the reply: it begins {begins!r}", "no answer")
     words = [before, answer.text[start + found.end :], *found.comments, answer.after]
     for text in words:

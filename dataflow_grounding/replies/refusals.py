@@ -5,6 +5,7 @@ The list is closed: a row needs a published reply.
 
 import re
 
+from dataflow_grounding._util.errors import RecordError, RequestRefused, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.labels import with_whole_negations
 
@@ -48,6 +49,9 @@ _REFUSAL = lazy_pattern(
     r"[^\w\"'“”‘«»「」『』`]*(?:(?:sorry|unfortunately|regrettably|however)\b[,.!:;]? (?:but )?)?"
     rf"(?:{'|'.join(_REFUSALS)})"
 )
+_NO_HELP = lazy_pattern(
+    r"\b(?:(?:can|could|will) not (?:\w+ly )?|(?:unable|not able) to )(?:help|assist|comply|fulfil)"
+)
 _NO_PICTURE = lazy_pattern(
     rf"(?<!in )\b(?:the|an?|any|your|this|no) {_IMAGE}\b|看(?:到|见|不到)?(?:图|照)"
 )
@@ -56,6 +60,15 @@ _NO_PICTURE = lazy_pattern(
 def is_refusal(text: str) -> bool:
     """Whether a text begins as models do that refuse to help, or that were shown no picture."""
     return _REFUSAL.match(beginning_of(text)) is not None
+
+
+def refusal_of(text: str) -> RecordError:
+    """Return the error of a refusal; asking again changes none that refuses to help at all."""
+    begins = " ".join(text[:200].split())[:60]
+    message = f"the model refuses to answer: {begins!r}"
+    if _NO_HELP.search(beginning_of(text)) is not None:
+        return RequestRefused(message)
+    return UnreadableReply(message, "refusal")
 
 
 def saw_no_picture(text: str) -> bool:

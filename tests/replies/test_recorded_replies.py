@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.errors import RequestRefused, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import clamp, ordered
@@ -197,7 +197,7 @@ def boxes_of(row: dict[str, Any]) -> list[FoundBox] | None:
             sent_size=sent,
             phrases=row["phrases"],
         ).boxes
-    except UnreadableReply:
+    except (UnreadableReply, RequestRefused):
         return None
 
 

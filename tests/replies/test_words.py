@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding import read_object
+from dataflow_grounding._util.errors import RequestRefused, UnreadableReply
 from tests.support.reading import read
 
 ADDRESSED = '{"objects": [{"id": 1, "label": "cat", "bbox_2d": [100, 200, 300, 400]}]}'
@@ -69,8 +70,24 @@ def test_a_further_fence_that_breaks_off_is_no_answer() -> None:
 )  # fmt: skip
 def test_prose_and_tables_are_no_form(reply: str) -> None:
     for phrases in (["cat"], ["cat", "dog"], ["dog"]):
-        with pytest.raises(UnreadableReply):
+        with pytest.raises((UnreadableReply, RequestRefused)):
             read(reply, phrases)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Sorry, I cannot help with identifying people.",
+        "I'm sorry, but I can't assist with that request.",
+        "I am unable to comply with this request.",
+    ],
+)
+def test_a_refusal_to_help_at_all_is_not_asked_again(reply: str) -> None:
+    """A first day at an endpoint that doesn't name people paid for three of them a record."""
+    with pytest.raises(RequestRefused, match="refuses to answer"):
+        read(reply, ["cat"])
+    with pytest.raises(RequestRefused, match="refuses to answer"):
+        read_object(reply, required="caption")
 
 
 NONE = [
