@@ -56,6 +56,7 @@ def test_what_is_heavy_is_imported_when_it_is_used() -> None:
     assert package.isdisjoint(HEAVY)
     assert script.isdisjoint({"cv2", "pandas", "pyarrow", "openai", "aiohttp", "PIL"})
     assert help_of_a_run.isdisjoint({"omegaconf", "aiohttp", "numpy", "PIL", "openai"})
+    assert help_of_a_run.isdisjoint({"pydantic", "dataflow_grounding.engine.run"})
     # NumPy takes 25 MB and a seventh of a second, which each watched run would pay.
     assert "PIL" in checks_of_boxes
     assert "numpy" not in checks_of_boxes

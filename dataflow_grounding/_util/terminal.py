@@ -67,8 +67,9 @@ def addressed(text: str) -> str:
     """Return a text in which folders that `show_as` was told of are their addresses."""
     for folder, address in _shown_as.items():
         if folder in text:
-            # The folder stays before `/.ckpt` and `/shards/1-of-2/.ckpt`, which are this machine's.
-            folder_to_replace = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
+            # The folder stays before `/.ckpt` and `/shards/1-of-2/.ckpt`, which are this machine's,
+            # and in an address that a browser is to open.
+            folder_to_replace = rf"(?<!file://){re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
             # An address is put in as it is: `re.sub` would interpret its backslashes.
             text = address.join(re.split(folder_to_replace, text))
     return text

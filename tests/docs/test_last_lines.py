@@ -57,7 +57,9 @@ def test_a_run_prints_the_lines_of_the_page(
     monkeypatch.setenv("DF_MODEL", "Qwen/Qwen3-VL-8B-Instruct")
     done = command(["generate", "-e", "captions.yaml"])
     assert done.code == 1, done
-    told = done.err.replace(f"{tmp_path}/", "").splitlines()
+    told = (
+        done.err.replace(f"file://{tmp_path}", "file://").replace(f"{tmp_path}/", "").splitlines()
+    )
     printed = list(dict.fromkeys(map(shape, told)))
     assert printed[1:] == list(map(shape, marked(PAGE, "run").splitlines()))
 

@@ -23,7 +23,7 @@ IMPORTED = (
     "aiohttp.web",
     "cv2",
     "omegaconf",
-    "dataflow_grounding.cli.generate",
+    "dataflow_grounding.cli._generating",
     "dataflow_grounding.cli.main",
     "dataflow_grounding.cli.merge",
     "dataflow_grounding.cli.review",
