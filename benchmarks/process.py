@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.testing import (
     Answer,
     CannedAnswers,
@@ -105,7 +106,7 @@ class RightAboutProbes(CannedAnswers):
         self.box_format = box_format
 
     def __call__(self, request: ReceivedRequest) -> Answer:
-        right = answer_to_probe(request, self.box_format)
+        right = answer_to_probe(request, find_box_format(self.box_format, ""))
         return super().__call__(request) if right is None else Answer(json.dumps(right))
 
 

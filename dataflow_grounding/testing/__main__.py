@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         " invented, valid answers",
     )
     parser.add_argument(
-        "--box-format", default="xyxy_px", help="how boxes are written (default: xyxy_px)"
+        "--box-format",
+        default="auto",
+        help="how boxes are written (default: as by the model that is asked for)",
     )
     parser.add_argument(
         "--latency", type=float, default=0.0, help="seconds that a reply takes (default: 0)"

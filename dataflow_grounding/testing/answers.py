@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.formats import find_box_format, format_of_model
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
@@ -64,7 +65,8 @@ class EchoAnswers:
     rectangles of probe pictures get the right ones. Images are not looked at.
 
     Args:
-        box_format: How the model writes boxes: a name or family that `find_box_format` knows.
+        box_format: How the model writes boxes: a name or a family, or `auto` for that of the model
+            that is asked for, pixels where its name tells none.
 
     Raises:
         BadRequest: When asked for a task that it doesn't know.
@@ -113,10 +115,18 @@ class EchoAnswers:
             case _:
                 raise unknown_task(request)
 
+    def _format_of(self, request: ReceivedRequest) -> BoxFormat:
+        if self.box_format == "auto":
+            known = format_of_model(request.model)
+            if known is not None and known.verified and known.boxes:
+                return known
+            return find_box_format("xyxy_px", request.model)
+        return find_box_format(self.box_format, request.model)
+
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
         """`{"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}`."""
         if request.task == "phrase_grounding":
-            probe_answer = answer_to_probe(request, self.box_format)
+            probe_answer = answer_to_probe(request, self._format_of(request))
             if probe_answer is not None:
                 return probe_answer
             objects = self._objects(request, request.input["phrases"])
@@ -135,7 +145,7 @@ class EchoAnswers:
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """A made-up box for each phrase, in the format of this model's boxes."""
-        box_format = find_box_format(self.box_format, request.model)
+        box_format = self._format_of(request)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
         for phrase in phrases:
@@ -317,7 +327,7 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
-def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
+def answer_to_probe(request: ReceivedRequest, box_format: BoxFormat) -> dict[str, Any] | None:
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     if not asks_for_rectangles(request):
         return None
@@ -326,12 +336,11 @@ def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any]
     probe = probe_in(request)
     if probe is None:
         return {"objects": []}
-    written_as = find_box_format(box_format, request.model)
     objects: list[dict[str, Any]] = []
     for phrase in request.input["phrases"]:
         bbox = probe.boxes.get(phrase["text"])
         if bbox is None:
             continue
-        numbers = written_as.from_pixels(bbox, original=probe.size)
-        objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})
+        numbers = box_format.from_pixels(bbox, original=probe.size)
+        objects.append({"id": phrase["id"], "label": phrase["text"], box_format.key: numbers})
     return {"objects": objects}

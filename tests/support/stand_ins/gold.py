@@ -109,7 +109,7 @@ class GoldAnswers:
         self._claimed.add(id(record))
 
     def _ground(self, request: ReceivedRequest) -> dict[str, Any]:
-        probe = answer_to_probe(request, self.box_format)
+        probe = answer_to_probe(request, find_box_format(self.box_format, request.model))
         if probe is not None:
             return probe
         phrases = request.input["phrases"]
