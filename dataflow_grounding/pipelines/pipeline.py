@@ -47,6 +47,10 @@ class Pipeline:
         pipeline.__dict__["forward"] = functools.partial(Pipeline.run, pipeline)
         return pipeline
 
+    def __init__(self, storage: Any = None, serving: Any = None) -> None:
+        self.storage = storage
+        self.serving = serving
+
     def __repr__(self) -> str:
         """Return the class's name, its storage and the names of its operators, without secrets."""
         storage = vars(self).get("storage")
