@@ -212,7 +212,7 @@ def merge(parts: Parts) -> Any:
         if not part.values:  # most runs override nothing, and merging that takes as long as reading
             continue
         stated = OmegaConf.to_container(part.values)
-        for key in _keys_of_other_kind(OmegaConf.to_container(config), stated, ()):
+        for key in _keys_taken_out(OmegaConf.to_container(config), stated, ()):
             # OmegaConf doesn't merge a mapping with a list, so the earlier one is taken out:
             #   endpoints={…} over a list -> the mapping takes the list's place
             #   endpoints.0=… over a list -> it looks like a mapping, {"0": …}, but sets an item.
@@ -225,10 +225,14 @@ def merge(parts: Parts) -> Any:
     return config
 
 
-def _keys_of_other_kind(before: Any, after: Any, key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The keys, by their parts, that have a list in one value and a mapping in the other."""
+def _keys_taken_out(before: Any, after: Any, key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The keys, by their parts, whose earlier value goes: for a list or a mapping in place of the
+    other, or for an empty mapping.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
-            yield from _keys_of_other_kind(before[name], after[name], (*key, name))
+            yield from _keys_taken_out(before[name], after[name], (*key, name))
+        if key and not after:  # key={}
+            yield key
     elif {type(before), type(after)} == {dict, list}:
         yield key

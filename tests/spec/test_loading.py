@@ -273,6 +273,12 @@ def test_an_item_of_a_list_is_not_overridden_alone(tmp_path: Path, key: str) -> 
     assert "an item of a list can't be overridden alone: give the whole list" in said
 
 
+def test_an_empty_mapping_of_the_command_line_clears_the_specs(tmp_path: Path) -> None:
+    spec = written(tmp_path, "spec.yaml", with_data("glossary: {cup: with a handle}, "))
+    assert load_spec(spec, []).block.data.glossary == {"cup": "with a handle"}
+    assert not load_spec(spec, ["image_grounding.data.glossary={}"]).block.data.glossary
+
+
 @pytest.mark.parametrize(
     "name", ["set #1", "set #2", "007", "12:30", "@home", "*", "50%", "&c", "a #", "1.5", "x, y"]
 )
