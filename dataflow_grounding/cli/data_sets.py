@@ -66,7 +66,7 @@ _keep_rejected = click.option(
     default="0.8/0.1/0.1",
     show_default=True,
     metavar="A/B/C",
-    help="The sizes of train, val and test, or, as A/B, of train and val.",
+    help="The shares of train, val and test, or, as A/B, of train and val; met to about 1/√n.",
 )
 @click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
 @_keep_rejected
@@ -133,8 +133,7 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     sum_of_weights = sum(weights.values())
     asked_share_of = {name: weight / sum_of_weights for name, weight in weights.items()}
     most_off = max(abs(counts[name] - share * total) for name, share in asked_share_of.items())
-    allowed = max(1.0, total / 20)  # pictures: a twentieth of all, or one
-    if most_off <= allowed:
+    if most_off <= math.sqrt(total):  # as a share by chance is met
         return ""
     shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
     asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())

@@ -8,12 +8,11 @@ says which of them are alike.
 import hashlib
 import os
 import threading
-from bisect import bisect_left
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
@@ -211,11 +210,10 @@ def split(
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl, next to run.json.
 
-    Pictures that are nearly the same are a group. Groups are put in a line, in the order of a
-    digest of the seed and of their first picture's path. The line is cut where the parts' shares
-    end. So a part has as many pictures as asked for, up to one group, and pictures that are added
-    later move only those next to a cut. A group that is larger than the smallest share goes to the
-    front of the line, which is the part with the largest weight.
+    Pictures that are nearly the same are a group, and in one part. Which it is follows from a
+    digest of the seed and of the path of the group's first picture alone. So pictures that are
+    added later move none of the others, but where they join two groups; and a share is met as by
+    chance, to about 1 / sqrt(n) of n groups.
 
     `parts` has each part's weight by its name. Without `read` pictures aren't compared. Returns how
     many records and pictures each part has; how many pictures are nearly the same as an earlier one
@@ -237,7 +235,7 @@ def split(
     if read:
         looks, unread = looks_of(pictures, folders)
         first_of_group = first_alike(looks)
-    part_of_picture = _parts_by_share(names, first_of_group, parts, seed)
+    part_of_picture = _parts_by_digest(names, first_of_group, parts, seed)
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
     _write_run_json(results, out, {"seed": seed, "parts": parts}, folders)
@@ -268,68 +266,23 @@ def _write_run_json(
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
 
 
-def _parts_by_share(
+def _parts_by_digest(
     pictures: Sequence[str],
     first_of_group: Sequence[int],
     weight_of_part: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
     """Return the name of each picture's part; pictures of a group have the same first index."""
-    import numpy as np  # few commands need it
-
-    largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
-    weights = [weight_of_part[name] for name in largest_first]
-    # Python's sums round otherwise, which moves a cut now and then. A seed has to give the same
-    # parts in every version.
-    total_weight = float(np.array(weights, float).sum())
-    shares = [weight * (len(pictures) / total_weight) for weight in weights]  # in pictures
-    sizes = Counter(first_of_group)  # of groups, by the index of their first picture
-    line = _line_of_groups(sizes, pictures, seed, smallest_share=min(shares))
-    # A group belongs to the part in whose share its middle is.
-    ends = accumulate(sizes[first] for first in line)
-    middles = [end - sizes[first] / 2 for first, end in zip(line, ends, strict=True)]
-    *ends_of_shares, _ = accumulate(shares)  # the last share has no end to cut at
-    cuts = [bisect_left(middles, end) for end in ends_of_shares]
-    cuts = _with_a_group_for_each_part(cuts, len(line))
-    part_of_group: dict[int, str] = {}
-    for part, (begin, end) in zip(largest_first, pairwise([0, *cuts, len(line)]), strict=True):
-        part_of_group |= dict.fromkeys(line[begin:end], part)
-    return {
-        picture: part_of_group[first]
-        for picture, first in zip(pictures, first_of_group, strict=True)
-    }
-
-
-def _line_of_groups(
-    sizes: Mapping[int, int], pictures: Sequence[str], seed: int, smallest_share: float
-) -> list[int]:
-    """Return the groups by their first pictures: large ones first, others as if by chance."""
-
-    def rank(first: int) -> tuple[int, int]:
-        chance = int.from_bytes(short_digest(f"{seed} {pictures[first]}"), "little")
-        # In the middle of the line, no cut near a group that is larger than the smallest share
-        # would be near the end of a share.
-        if sizes[first] > smallest_share:
-            return -sizes[first], chance
-        return 0, chance
-
-    return sorted(sizes, key=rank)
-
-
-def _with_a_group_for_each_part(cuts: Sequence[int], group_count: int) -> list[int]:
-    """Move cuts so that each part has a group: [0, 5] of 5 groups become [1, 4]."""
-    # A cut is the place in the line at which the next part begins. Where there are fewer groups
-    # than parts, only the first parts have one.
-    moved: list[int] = []
-    cut_before = 0
-    for index, cut in enumerate(cuts):
-        parts_after_cut = len(cuts) - index
-        latest_cut = group_count - parts_after_cut  # leaves a group for each of these parts
-        earliest_cut = cut_before + 1  # leaves one for the part before the cut
-        moved_cut = max(min(cut, latest_cut), earliest_cut)
-        moved.append(moved_cut)
-        cut_before = moved_cut
-    return moved
+    total = sum(weight_of_part.values())
+    ends = [end / total for end in accumulate(weight_of_part.values())]
+    names = list(weight_of_part)
+    part_of_picture: dict[str, str] = {}
+    for picture, first in zip(pictures, first_of_group, strict=True):
+        digest = int.from_bytes(short_digest(f"{seed} {pictures[first]}"), "little")
+        chance = digest / 2**64  # from 0 to 1, the same in every run
+        place = min(bisect_right(ends, chance), len(names) - 1)
+        part_of_picture[picture] = names[place]
+    return part_of_picture
 
 
 def _write_parts(
