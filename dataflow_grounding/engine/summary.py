@@ -28,7 +28,7 @@ WARNINGS = {
     "unusable_bbox": ("box", "left out, of no use: see bbox_problems in the records"),
     "unanswered_check": (
         "check",
-        "of the box format not answered: these vouch for no box, so look at some in the report",
+        "of the box format not answered, which vouches for no box: look at some in the report",
     ),
     "repeated_reply": (
         "reply",

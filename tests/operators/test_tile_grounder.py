@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow_grounding import PhraseGrounder, SpecError, TileGrounder
+from dataflow_grounding import EmbeddedServing, PhraseGrounder, SpecError, TileGrounder
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.endpoint import serving_of
 from tests.support.stand_ins.limited_model import LimitedModel
@@ -293,3 +293,8 @@ def test_what_looks_at_the_whole_picture_is_refused(
     done = place.run(**{key: value})
     assert done.code == 2
     assert f"{key} looks at the whole picture, which doesn't show what tiles find" in done.err
+
+
+def test_tiles_share_a_fifth_of_their_side_unless_told_otherwise() -> None:
+    """docs/better_boxes.md says so; with none, a thing on the cut is two."""
+    assert TileGrounder(EmbeddedServing()).overlap == 0.2
