@@ -87,7 +87,7 @@ def _boxes(value: Any) -> "list[Instance] | None":
 
 
 class Field(NamedTuple):
-    """How a field is read: a value of the type `plain` as it is, others by `read`, or not at all."""
+    """How a field is read: a value of the type `plain` as it is, others by `read`."""
 
     name: str
     plain: type[Any] | None = None
