@@ -19,11 +19,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow_grounding import BoxRefiner, ExpressionExtractor, PhraseGrounder, Pipeline, operator
+from dataflow_grounding import (
+    BoxRefiner,
+    ExpressionExtractor,
+    PhraseGrounder,
+    Pipeline,
+    Record,
+    Update,
+    operator,
+)
 
 
 @operator(reads=["expressions"], writes=["boxes"])
-def boxes(record: Any) -> dict[str, int]:
+def boxes(record: Record) -> Update:
     """How many boxes the image has in all."""
     return {"boxes": sum(len(expression["instances"]) for expression in record["expressions"])}
 
@@ -34,7 +42,7 @@ class BoxShares(Pipeline):
     name = "box_shares"
 
     def __init__(self, storage: Any, serving: Any, samples: int = 1) -> None:
-        self.storage = storage
+        super().__init__(storage, serving)
         self.extractor = ExpressionExtractor(serving)
         self.grounder = PhraseGrounder(serving, samples=samples)
         self.refiner = BoxRefiner(serving, samples=samples)
