@@ -15,7 +15,6 @@ from dataflow_grounding.data.records import (
     NEGATIVE,
     Record,
     annotated_column,
-    expression_id,
     has_id,
     is_box,
     is_number,
@@ -160,14 +159,14 @@ class Annotation:
                 row[key] = extra[key]
             else:
                 row[key] = value if type(value) in _PLAIN else _json_of(value)
-        nulls = self._nulls()
+        nulls = () if self.keys else self.NULLS
+        if fields.get("verification") is not None:
+            # A check that couldn't decide is told from one that wasn't made.
+            nulls = (*nulls, "verified")
         for key, known in self.FIELDS.items():
             if key not in row and (fields.get(known.name) is not None or key in nulls):
                 row[key] = _json_of(fields.get(known.name))
         return row
-
-    def _nulls(self) -> tuple[str, ...]:
-        return () if self.keys else self.NULLS
 
     def without(self: A, *keys: str) -> A:
         """Return a copy whose JSON lacks these keys."""
@@ -412,12 +411,6 @@ class Expression(Annotation):
             keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
         return cls._made({**fields, "extra": extra, "keys": keys})
 
-    def _nulls(self) -> tuple[str, ...]:
-        # A check that couldn't decide is told from one that wasn't made.
-        if self.verification is not None:
-            return (*Annotation._nulls(self), "verified")
-        return Annotation._nulls(self)
-
     @property
     def is_settled(self) -> bool:
         """Whether a person confirmed its boxes, or that its thing isn't there. No later step or run
@@ -466,9 +459,10 @@ def read_expressions(record: Record, key: str) -> list[Expression]:
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {type_name(value)}")
     expressions = []
+    id_of_record = record.unique_id
     for number, item in enumerate(value):
         where = f"column {key!r}, expression {number}"
-        expressions.append(Expression.from_json(item, where, expression_id(record, number)))
+        expressions.append(Expression.from_json(item, where, f"{id_of_record}#{number}"))
     return expressions
 
 

@@ -266,6 +266,7 @@ class Operator(plan.Annotator, ABC):
                 f"{summary.failed} of {summary.records} rows failed in {self.name}: see"
                 f" {summary.failures_file}"
             )
+        say(f"results: {summary.annotations}")
 
     @overload
     def __call__(

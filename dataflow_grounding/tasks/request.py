@@ -188,7 +188,7 @@ class Request(Generic[T]):
         words = {**self.prompt.words, "box_format": box_format.instructions(image.sent_size)}
         return replace(
             self,
-            input=_written_items(self.input, image, box_format),
+            input=_written(self.input, image, box_format),
             instructions=filled(self.instructions, words),
             prompt=replace(self.prompt, words=words),
         )
@@ -324,42 +324,44 @@ def request_about(
     )
 
 
-def _has_boxes(value: object) -> bool:
-    if isinstance(value, (Instance, Region)):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_has_boxes, value.values()))
-    return isinstance(value, (list, tuple)) and any(map(_has_boxes, value))
+def _has_boxes(fields: JsonObject) -> bool:
+    for value in fields.values():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            parts = item.values() if isinstance(item, Mapping) else [item]
+            for part in parts:
+                if isinstance(part, (Instance, Region)):
+                    return True
+    return False
 
 
-def _written(value: object, image: Image, box_format: BoxFormat) -> object:
-    """Return a part of an input with its boxes in a format, as `with_boxes_in` says."""
-    if isinstance(value, Mapping):
-        return _written_items(value, image, box_format)
-    if not isinstance(value, (list, tuple)):
-        return value
-    items: list[object] = []
-    for number, item in enumerate(value, 1):
-        if not isinstance(item, (Instance, Region)):
-            items.append(_written(item, image, box_format))
-            continue
-        stated: dict[str, object] = {"id": number}
-        stated[box_format.key] = _numbers(item, image, box_format)
-        if isinstance(item, Region):
-            texts = {"type": item.type, "color": item.color, "description": item.description}
-            stated.update((name, text) for name, text in texts.items() if text is not None)
-        items.append(stated)
-    return items
-
-
-def _written_items(fields: JsonObject, image: Image, box_format: BoxFormat) -> dict[str, object]:
+def _written(fields: JsonObject, image: Image, box_format: BoxFormat) -> dict[str, object]:
+    """Return an object with its boxes in a format, as `with_boxes_in` says."""
     written: dict[str, object] = {}
-    for key, item in fields.items():
-        if isinstance(item, (Instance, Region)):
-            written[box_format.key] = _numbers(item, image, box_format)
+    for key, value in fields.items():
+        if isinstance(value, (Instance, Region)):
+            written[box_format.key] = _numbers(value, image, box_format)
+        elif isinstance(value, (list, tuple)):
+            written[key] = _written_items(value, image, box_format)
         else:
-            written[key] = _written(item, image, box_format)
+            written[key] = value
     return written
+
+
+def _written_items(values: Sequence[object], image: Image, box_format: BoxFormat) -> list[object]:
+    items: list[object] = []
+    for number, item in enumerate(values, 1):
+        if isinstance(item, (Instance, Region)):
+            stated: dict[str, object] = {"id": number}
+            stated[box_format.key] = _numbers(item, image, box_format)
+            if isinstance(item, Region):
+                texts = {"type": item.type, "color": item.color, "description": item.description}
+                stated.update((name, text) for name, text in texts.items() if text is not None)
+            items.append(stated)
+        elif isinstance(item, Mapping):
+            items.append(_written(item, image, box_format))
+        else:
+            items.append(item)
+    return items
 
 
 def _numbers(item: Instance | Region, image: Image, box_format: BoxFormat) -> Sequence[float]:
