@@ -115,6 +115,11 @@ class Annotation:
     # of new JSON, the keys that are there without a value, too
     NULLS: ClassVar[tuple[str, ...]] = ()
 
+    _names: ClassVar[tuple[tuple[str, str], ...]] = ()  # each key and its field
+
+    def __init_subclass__(cls) -> None:
+        cls._names = tuple((key, known.name) for key, known in cls.FIELDS.items())
+
     @classmethod
     def _read(cls, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the fields that an object states, by name, and the rest of it."""
@@ -163,9 +168,11 @@ class Annotation:
         if fields.get("verification") is not None:
             # A check that couldn't decide is told from one that wasn't made.
             nulls = (*nulls, "verified")
-        for key, known in self.FIELDS.items():
-            if key not in row and (fields.get(known.name) is not None or key in nulls):
-                row[key] = _json_of(fields.get(known.name))
+        for key, name in self._names:
+            value = fields.get(name)
+            is_stated = value is not None or key in nulls
+            if is_stated and key not in row:
+                row[key] = value if type(value) in _PLAIN else _json_of(value)
         return row
 
     def without(self: A, *keys: str) -> A:
