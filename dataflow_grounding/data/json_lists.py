@@ -1,35 +1,36 @@
 """Reading JSON files: whole (`read_json`), or a list in them with one item at a time in memory.
 
-`items_of` is for a file that holds a list, `lists_in` for one that holds an object of lists. A file
-is read in parts. The standard decoder reads a value from the part in memory; where the value may go
-on after it, more is read and the value is decoded again.
+`lists_in` is for a file that holds an object of lists. `items_of` is for one that holds a list, of
+which an item that isn't strict JSON fails alone: it is read in parts. The standard decoder reads a
+value from the part in memory; where the value may go on after it, more is read and the value is
+decoded again.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
 from io import TextIOWrapper
 from typing import IO, Any
 
-from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.paths import open_input
 
 _CHUNK = 2**16  # characters that are read at a time, at the least
-# What is skipped to see the character after it: white space, or a key's colon as well.
 _SPACE = re.compile(r"\s*")
-_COLON = re.compile(r"\s*:?\s*")
 _AFTER_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
 # Each of these matches what comes before a value. Group 1 matches if the list or object ends there
 # instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
-_LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a key's value: ": ["
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
-_OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key: "{" or "{ }"
-_MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key: "," or "}"
-_VALUE = re.compile(r"\s*:\s*")  # before a key's value: ":", where nothing can end
 # in place of an item's number; see `lists_in`
 _LIST_BEGINS = -1
 _NO_LIST = -2
+_STARTS = ("start_map", "start_array")
+_MOST_LEVELS = 200  # of lists and objects in each other
+# An escaped backslash, a surrogate pair, and in group 1 the beginning of half of one.
+_ESCAPES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F])", re.DOTALL)
+_LONGEST_ESCAPE = len(rb"\ud83d\ude00")
 
 
 def json_file(path: str) -> IO[str]:
@@ -61,29 +62,96 @@ def items_of(file: IO[str]) -> Iterator[str]:
     json_text.check_end()
 
 
-def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
-    """Yield the items of the lists in an object, as (name, number, item). Of
+def lists_in(path: str) -> Iterator[tuple[str, int, Any]]:
+    """Yield the items of the lists in a JSON file's object, as (name, number, item). Of
     {"images": [7], "info": 1} these are:
 
         ("images", -1, None)  where a list begins, so that an empty one shows, too
         ("images", 0, 7)
         ("info", -2, 1)       where the value is no list
 
-    Raises ValueError, perhaps after some items.
+    A file that is JSON but no object yields nothing. Raises InputError, perhaps after some items,
+    which says where the file isn't strict JSON.
     """
-    json_text = _PartlyReadJson(file, "{")
-    # The outer loop reads the object's keys. `values` goes on to the next key only when the loop
-    # asks for it: by then, the loop has read the colon and the value.
-    for name, _ in json_text.values(_OBJECT, _MEMBER):
-        if json_text.character_after(_COLON) == "[":
-            yield name, _LIST_BEGINS, None
-            for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
-                yield name, number, item
-        else:
-            value_and_text = json_text.value_after(_VALUE)
-            assert value_and_text is not None  # nothing ends after a key
-            yield name, _NO_LIST, value_and_text[0]
-    json_text.check_end()
+    import ijson  # few commands read such a file
+
+    name, number = "", _NO_LIST
+    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
+        events = ijson.basic_parse(_StrictUtf8(file), use_float=True)
+        try:
+            if next(events)[0] != "start_map":
+                return
+            for event, value in events:
+                if event == "end_map":
+                    break
+                name, number = value, _NO_LIST
+                event, value = next(events)
+                if event != "start_array":
+                    yield name, _NO_LIST, _value_of(event, value, events)
+                    continue
+                yield name, _LIST_BEGINS, None
+                number = 0
+                for event, value in events:
+                    if event == "end_array":
+                        break
+                    yield name, number, _value_of(event, value, events)
+                    number += 1
+            next(events, None)  # raises an error if there is more in the file
+        except (ijson.JSONError, ValueError) as error:
+            why, *around = str(error).splitlines()
+            entry = f"entry {number + 1} of " if number >= 0 else ""
+            place = f"{entry}{name!r:.40}" if name else "its beginning"
+            text = f", at {around[0].strip()}" if around else ""
+            raise InputError(f"{path} is not JSON, in {place}: {why}{text}") from None
+
+
+def _value_of(event: str, value: Any, events: Iterator[tuple[str, Any]], levels: int = 0) -> Any:
+    """Return the value that an event of ijson's begins, of it and the events after it."""
+    if levels > _MOST_LEVELS:
+        raise ValueError("nested too deeply")
+    if event == "start_array":
+        items = []
+        for event, value in events:
+            if event == "end_array":
+                break
+            if event in _STARTS:
+                value = _value_of(event, value, events, levels + 1)
+            items.append(value)
+        return items
+    if event == "start_map":
+        entry = {}
+        for event, key in events:
+            if event == "end_map":
+                break
+            event, value = next(events)
+            if event in _STARTS:
+                value = _value_of(event, value, events, levels + 1)
+            entry[key] = value
+        return entry
+    return value
+
+
+class _StrictUtf8:
+    """A JSON file as UTF-8, in which half of a surrogate pair is no JSON, as it is no text."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        encoding = json.detect_encoding(file.read(4))
+        file.seek(0)
+        self._file: Any = (
+            file if encoding == "utf-8" else codecs.EncodedFile(file, "utf-8", encoding)
+        )
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size)
+        while b"\\" in data[-_LONGEST_ESCAPE:]:  # an escape isn't cut in two
+            more = self._file.read(1)
+            if not more:
+                break
+            data += more
+        if b"\\ud" in data or b"\\uD" in data:
+            # ijson would make a `?` of one half.
+            data = _ESCAPES.sub(lambda found: b"\\u half" if found[1] else found[0], data)
+        return data
 
 
 class _PartlyReadJson:

@@ -10,22 +10,22 @@ cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.p
 data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py; cvat issues 4745 and 6785.
 """
 
-import marshal
+import json
 import math
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.boxes.geometry import Bbox, Size, around, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, clamp
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
+from dataflow_grounding.data.json_lists import lists_in
+from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers, remarks_on_shared_names
@@ -45,7 +45,6 @@ from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
     file_of,
-    read_lists,
     unite,
 )
 from dataflow_grounding.formats.rotated import degrees_in, rotated_box_of, turned
@@ -64,70 +63,65 @@ _REPEATED_IDS = (
     "annotations with the id of an earlier one, which are read, and get new ids in a COCO export"
 )
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
-_LIST_BEGINS = -1  # in place of an item's number; see `read_lists`
+_LIST_BEGINS = -1  # in place of an item's number; see `lists_in`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _SEGMENTATION = "segmentation"
 _SAME_AREA = 0.001  # of an area, by which tools may round another one
 _CORNERS_BY_AREA = "boxes whose sides are corners, x2 and y2, by their area"
 _ELSEWHERE = "boxes that are elsewhere than their outline"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
-_NO_JSON = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
-# SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
-_TABLES = """
-PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
-CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
-CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
-"""
+_BYTES_OF = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Annotation(NamedTuple):
+    """An annotation of a CocoFile: `item` is the annotation as it is there."""
+
+    id: str  # by default its number in the list
+    item: dict[str, Any]
+    category: str  # the category's name; "" if it isn't listed
+    polygons: list[Bbox]  # the box around each polygon of its segmentation
+
+    @property
+    def is_crowd(self) -> bool:
+        return _is_crowd(self.item)
+
+    @property
+    def says_nothing_is_there(self) -> bool:
+        return bool(self.item.get("category_id") == NO_CATEGORY)
 
 
 class CocoFile:
     """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
 
-    Images and annotations are kept in a temporary file of SQLite's: they may be too many for the
-    memory. Ids are compared as texts. Raises InputError for what is no COCO file, and where two
-    images or two categories have one id, so that it isn't known whose boxes are whose.
+    Entries are kept as the bytes of their JSON, which objects take six times of. Ids are compared
+    as texts. Raises InputError for what is no COCO file, and where two images or two categories
+    have one id, so that it isn't known whose boxes are whose.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.of_no_image: list[str] = []  # why entries of no image here can't be read
-        # why annotations can't be read, by their image's id
-        self._refused: dict[str, list[str]] = {}
-        self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
+        self.of_no_image: list[str] = []  # why entries of images can't be read
+        self.category_names: dict[str, str] = {}  # by id; empty for a category without a name
+        self.other_keys: list[str] = []  # that aren't COCO's
+        self.repeated_ids = CountedPlaces()  # as where ids begin again with each image
+        self._images: dict[str, tuple[str, bytes]] = {}  # file name and entry, by id
+        self._annotations: dict[str, list[bytes]] = {}  # number and annotation, by image's id
+        self._crowds = Counter[str]()  # by their image's id
         self._categories: dict[str, Mapping[str, Any]] = {}  # by id, as they are there
         # the largest id of each list, among those that are numbers
         self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
-        self.no_json = 0  # how many keys of entries `with_json_keys` has left out
-        self.repeated_ids = CountedPlaces()  # as where ids begin again with each image
-        # A database without a name is a temporary file. SQLite removes it at the end.
-        self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.executescript(_TABLES)
-        self.other_keys: list[str] = []  # that aren't COCO's
         self._read()
 
     def _read(self) -> None:
-        try:
-            list_names = self._take_lists()
-            self._rows.execute("CREATE INDEX of_image ON annotations (image)")
-        except sqlite3.Error as error:
-            raise InputError(f"can't sort what is in {self.path}: {error}") from None
-        self._move_refused_of_no_image()
-        if not list_names >= {"images", "annotations"}:
-            raise InputError(
-                f"{self.path} is not a COCO file: it has no lists 'images' and 'annotations'"
-            )
-
-    def _take_lists(self) -> set[str]:
-        """Take each item of the file's lists, and return the names of these lists."""
         list_names = set()
+        annotation_ids: set[int] = set()  # hashes
         # `number` is that of an item in the list `key`, _LIST_BEGINS before the first item, or
         # another negative number where `key` has no list, but the value `item`.
-        for key, number, item in read_lists(self.path):
-            is_item_of_list = number >= 0
-            if is_item_of_list:
+        for key, number, item in lists_in(self.path):
+            if number >= 0:
                 # What is no object is taken as one without keys, and refused as that.
-                self._take(key, number, item if isinstance(item, dict) else {})
+                self._take(key, number, item if isinstance(item, dict) else {}, annotation_ids)
                 continue
             # Each key comes here once.
             if number == _LIST_BEGINS:
@@ -135,179 +129,120 @@ class CocoFile:
             if key not in _KEYS:
                 self.other_keys.append(key)
             if key == "info":
-                self._facts |= self.with_json_keys({"info": item})
-        return list_names
+                self._facts["info"] = item
+        if not list_names >= {"images", "annotations"}:
+            raise InputError(
+                f"{self.path} is not a COCO file: it has no lists 'images' and 'annotations'"
+            )
 
-    def _move_refused_of_no_image(self) -> None:
-        """Move to `of_no_image` what was refused of unlisted images, which nobody asks for."""
-        if not self._refused:
-            return
-        listed_ids = {own_id for own_id, _, _ in self.images()}
-        for image_id in self._refused.keys() - listed_ids:
-            self.of_no_image += self._refused.pop(image_id)
-
-    def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
+    def _take(
+        self, list_name: str, number: int, item: dict[str, Any], annotation_ids: set[int]
+    ) -> None:
         """Take one item of a list; other lists than COCO's are passed over."""
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
             # New entries of an export get ids above the largest.
             self._largest[list_name] = max(self._largest[list_name], item["id"])
         if list_name == "images":
-            self._take_image(own_id, item, number)
+            name = item.get("file_name")
+            if not isinstance(name, str) or not name or "id" not in item:
+                where = f"{self.path}, entry {number + 1} of images"
+                self.of_no_image.append(f"{where}: an image without 'id' and 'file_name'")
+                return
+            if own_id in self._images:
+                raise InputError(self._why_clashing("images", own_id))
+            self._images[own_id] = (name, _BYTES_OF(item).encode())
         elif list_name == "annotations":
-            self._take_annotation(own_id, item)
-        elif list_name == "categories":
-            self._take_category(own_id, item)
+            # Without an id, it is called by its number in the list, which another may have as id.
+            if "id" in item and hash(own_id) in annotation_ids:  # which does no harm
+                self.repeated_ids.add(_REPEATED_IDS, f"{own_id:.80}")
+            if "id" in item:
+                annotation_ids.add(hash(own_id))
+            image_id = _as_text(item.get("image_id"))
+            self._crowds[image_id] += _is_crowd(item)
+            self._annotations.setdefault(image_id, []).append(_BYTES_OF([number, item]).encode())
+        elif list_name == "categories" and "id" in item:  # without an id, no annotation means it
+            if own_id in self._categories:
+                raise InputError(self._why_clashing("categories", own_id))
+            name = item.get("name")
+            self.category_names[own_id] = "" if name is None else str(name)
+            self._categories[own_id] = item
         elif list_name == "licenses":
-            licenses = self._facts.setdefault("licenses", [])
-            licenses.append(self.with_json_keys(item))
-
-    def _take_image(self, own_id: str, item: dict[str, Any], number: int) -> None:
-        name = item.get("file_name")
-        if not isinstance(name, str) or not name or "id" not in item:
-            where = f"{self.path}, entry {number + 1} of images"
-            self.of_no_image.append(f"{where}: an image without 'id' and 'file_name'")
-            return
-        row = (own_id, name, marshal.dumps(item))
-        try:
-            self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
-        except sqlite3.IntegrityError:  # ids are UNIQUE in the table
-            raise InputError(self._why_clashing("images", own_id)) from None
-        except UnicodeEncodeError:
-            self.of_no_image.append(self._why_no_text("images", own_id))
-
-    def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
-        image_id = _as_text(item.get("image_id"))
-        is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
-        # Without an id, it is called by its number in the list. Another annotation may state that
-        # number as its id, so it isn't in the column of unique ids.
-        unique_id = own_id if "id" in item else None
-        facts = (image_id, is_crowd, marshal.dumps((own_id, item)))
-        insert = "INSERT INTO annotations VALUES (?, ?, ?, ?)"
-        try:
-            self._rows.execute(insert, (unique_id, *facts))
-        except sqlite3.IntegrityError:  # an earlier one has the id, which does no harm
-            self.repeated_ids.add(_REPEATED_IDS, f"{own_id:.80}")
-            self._rows.execute(insert, (None, *facts))
-        except UnicodeEncodeError:
-            why = self._why_no_text("annotations", own_id)
-            self._refused.setdefault(image_id, []).append(why)
-
-    def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
-        if "id" not in item:  # no annotation can mean it: its place in the list is no id
-            return
-        if own_id in self._category_names:
-            raise InputError(self._why_clashing("categories", own_id))
-        name = item.get("name")
-        self._category_names[own_id] = "" if name is None else str(name)
-        self._categories[own_id] = self.with_json_keys(item)
+            self._facts.setdefault("licenses", []).append(item)
 
     def _why_clashing(self, list_name: str, own_id: str) -> str:
         return f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
-
-    def _why_no_text(self, list_name: str, own_id: str) -> str:
-        why = "half of a surrogate pair, which UTF-8 can't hold"
-        where = f"{self.path}: an id or file name among its {list_name}"
-        return f"{where} has {why}: {own_id!r:.100}"
-
-    def with_json_keys(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an entry's keys that a JSON file can have again, so not one with NaN."""
-        if _is_json(entry):
-            return entry
-        json_keys = {key: entry[key] for key in entry if _is_json(entry[key])}
-        self.no_json += len(entry) - len(json_keys)
-        return json_keys
 
     def preamble(self) -> dict[str, Any]:
         """Return what the file says of all images: `info`, `licenses`, `categories`."""
         return {**self._facts, "categories": list(self._categories.values())}
 
     def column_of(
-        self, format: str, image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
+        self, format: str, image: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         """Return what a record keeps of an image and of its annotations, as they are there."""
-        used_ids = dict.fromkeys(_as_text(source.get("category_id")) for source in sources)
+        used_ids = dict.fromkeys(_as_text(item.get("category_id")) for item in items)
         categories = [self._categories[key] for key in used_ids if key in self._categories]
-        return column(format, sources, image=image, categories=categories, largest=self._largest)
+        return column(format, items, image=image, categories=categories, largest=self._largest)
 
-    def category_names(self) -> list[str]:
+    def class_names(self) -> list[str]:
         """Return the categories' names, each once, by their ids if these are numbers."""
-        ids = list(self._category_names)
+        ids = list(self.category_names)
         if all(own_id.isdecimal() for own_id in ids):
             ids.sort(key=int)
-        all_names = [self._category_names[own_id] for own_id in ids]
+        all_names = [self.category_names[own_id] for own_id in ids]
         names = [name for name in dict.fromkeys(all_names) if name.strip()]
         # an export without classes calls everything ONE
         return [] if names == [ONE] else names
 
-    def categories(self) -> Iterable[tuple[str, str]]:
-        """Return the id and the name of each category, in the order of the file."""
-        return self._category_names.items()
-
     def left_out(self) -> Counter[str]:
         """Return how many annotations are CROWDS; and how many STRAYS, whose image isn't listed."""
-        of_listed_image = "image IN (SELECT id FROM images)"
-        return Counter(
-            {
-                CROWDS: self._count_annotations(f"crowd AND {of_listed_image}"),
-                STRAYS: self._count_annotations(f"NOT {of_listed_image}"),
-            }
-        )
-
-    def _count_annotations(self, condition: str) -> int:
-        query = "SELECT count(*) FROM annotations WHERE " + condition
-        number: int = self._rows.execute(query).fetchone()[0]
-        return number
+        counts = Counter({CROWDS: 0, STRAYS: 0})
+        for image_id, annotations in self._annotations.items():
+            if image_id in self._images:
+                counts[CROWDS] += self._crowds[image_id]
+            else:
+                counts[STRAYS] += len(annotations)
+        return counts
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield each image's id, file name and entry, in the order of the file."""
-        for own_id, name, item in self._rows.execute("SELECT * FROM images ORDER BY rowid"):
-            yield own_id, name, marshal.loads(item)
+        for own_id, (name, entry) in self._images.items():
+            yield own_id, name, json.loads(entry)
 
     def shared_names(self) -> list[str]:
         """Return each file name that several images have, with their ids, in words."""
-        query = (
-            "SELECT name, group_concat(id, ' and ') FROM images GROUP BY name HAVING count(*) > 1"
-            " ORDER BY min(rowid)"
-        )
-        return [f"{name}, of the ids {ids:.80}" for name, ids in self._rows.execute(query)]
+        ids_of_name: dict[str, list[str]] = {}
+        for own_id, (name, _) in self._images.items():
+            ids_of_name.setdefault(name, []).append(own_id)
+        shared = []
+        for name, ids in ids_of_name.items():
+            if len(ids) > 1:
+                shared.append(f"{name}, of the ids {' and '.join(ids):.80}")
+        return shared
 
-    def entries(self, image_id: str) -> list[dict[str, Any]]:
-        """Return an image's annotations in the file's order, each with four keys of our own.
-
-        `id` is by default its number in the list, `category` the category's name ("" if it isn't
-        listed), `crowd` a bool, and `source` the annotation as it is in the file.
-        """
-        query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
-        entries = []
-        for crowd, packed in self._rows.execute(query, (image_id,)):
-            own_id, item = marshal.loads(packed)
-            entry = {"id": own_id, **item, "crowd": crowd, "source": self.with_json_keys(item)}
-            category_id = _as_text(entry.get("category_id"))
-            entry["category"] = self._category_names.get(category_id, "")
-            entries.append(entry)
-        return entries
-
-    def refused(self, image_id: str) -> list[str]:
-        """Return why annotations of an image were left out when the file was read."""
-        return self._refused.get(image_id, [])
+    def annotations(self, image_id: str) -> Iterator[Annotation]:
+        """Yield an image's annotations in the file's order."""
+        for entry in self._annotations.get(image_id, ()):
+            number, item = json.loads(entry)
+            category = self.category_names.get(_as_text(item.get("category_id")), "")
+            polygons = _bounds_of_polygons(item.get(_SEGMENTATION))
+            yield Annotation(_as_text(item.get("id", number)), item, category, polygons)
 
     def label(self, image_id: str, size: Size | None) -> Label:
         """Return an image's boxes with their categories, read as an import does."""
-        for why in self.refused(image_id):
-            raise BrokenRow(why)
         label = Label(regions=[], left_out=Counter())
-        for entry in self.entries(image_id):
-            if entry["crowd"]:
+        for annotation in self.annotations(image_id):
+            if annotation.is_crowd:
                 continue
             try:
-                with entry_errors(f"{self.path}, annotation {entry['id']}"):
-                    instance = _instance(entry, size, label.left_out)
+                with entry_errors(f"{self.path}, annotation {annotation.id}"):
+                    instance = _instance(annotation, size, label.left_out)
             except InputError as error:
                 raise BrokenRow(str(error)) from None
-            label.left_out[NO_LISTED_CATEGORY] += int(not entry["category"])
+            label.left_out[NO_LISTED_CATEGORY] += int(not annotation.category)
             if instance is not None:  # the annotation has a box
-                label.regions.append({"bbox": instance["bbox"], "type": entry["category"]})
+                label.regions.append({"bbox": instance["bbox"], "type": annotation.category})
         return label
 
 
@@ -318,6 +253,10 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
+def _is_crowd(item: Mapping[str, Any]) -> bool:
+    return _as_text(item.get("iscrowd")).lower() in ("1", "true")
+
+
 class _ReadsCoco(Format):
     """COCO files as they are read."""
 
@@ -325,7 +264,7 @@ class _ReadsCoco(Format):
         """Yield a record for each image entry; annotations with one id and phrase are united."""
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
-        self.class_names = coco.category_names()
+        self.class_names = coco.class_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
         self.remarks += self._remarks_on(coco)
@@ -333,12 +272,11 @@ class _ReadsCoco(Format):
             with entry_errors(f"{file}, image {image_key}", self.bad):
                 columns = self._columns_of(coco, image_key, image)
                 yield {"image_path": name, **columns}
-        self.passed_over[_NO_JSON] += coco.no_json
         for why in coco.of_no_image:
             self.bad.note(why)
 
     def _remarks_on(self, coco: CocoFile) -> list[str]:
-        remarks = [*remarks_on_shared_names(coco.categories(), self.name)]
+        remarks = [*remarks_on_shared_names(coco.category_names.items(), self.name)]
         remarks += counted_items(_OTHER_KEYS, coco.other_keys)
         remarks += coco.repeated_ids.remarks()
         if self.detects:  # in a file with captions a picture has an entry for each: that is usual
@@ -349,60 +287,55 @@ class _ReadsCoco(Format):
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return a record's columns but for the path; `image_key` is the image's id in the file."""
-        json_image = coco.with_json_keys(image)  # what a record takes has to fit into JSON again
         # The sides are taken as they are: `complete_rows` reports one that is no number.
-        row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
+        row = _stated(image, "width", "height", "caption")
         # Our own exports and MDETR's files have the picture's id here. `id` is that of the entry.
-        image_id = json_image.get("original_id", json_image.get("original_img_id"))
+        image_id = image.get("original_id", image.get("original_img_id"))
         if image_id is not None:
             row["image_id"] = image_id
-        for why in coco.refused(image_key):
-            raise InputError(why)
-        entries = coco.entries(image_key)
-        keyed_expressions, sources = self._read_entries(entries, image, coco.path)
-        if entries and not keyed_expressions:  # something is there, such as crowds
+        annotations = [*coco.annotations(image_key)]
+        keyed_expressions = self._read_annotations(annotations, image, coco.path)
+        if annotations and not keyed_expressions:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # an export to such a format gives the annotations back
-            row |= coco.column_of(self.name, json_image, sources)
+            row |= coco.column_of(self.name, image, [each.item for each in annotations])
         return {**row, "expressions": unite(keyed_expressions)}
 
-    def _read_entries(
-        self, entries: Iterable[dict[str, Any]], image: Mapping[str, Any], file: str
-    ) -> tuple[list[KeyedExpression], list[dict[str, Any]]]:
-        """Return the expressions of the annotations that can be read, and these annotations."""
+    def _read_annotations(
+        self, annotations: Sequence[Annotation], image: Mapping[str, Any], file: str
+    ) -> list[KeyedExpression]:
         keyed_expressions: list[KeyedExpression] = []
-        sources: list[dict[str, Any]] = []
-        for entry in entries:
-            with entry_errors(f"{file}, annotation {entry['id']}"):
-                keyed = None
-                if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
-                    number_in_sources = len(sources)  # it is appended below
-                    self._compare(entry, f"annotation {entry['id']}")
-                    keyed = _keyed_expression(entry, number_in_sources, image, self.passed_over)
+        for number, annotation in enumerate(annotations):
+            if annotation.is_crowd:  # it isn't read, but an export gives it back
+                continue
+            with entry_errors(f"{file}, annotation {annotation.id}"):
+                self._compare(annotation)
+                keyed = _keyed_expression(annotation, number, image, self.passed_over)
                 if keyed is not None:
                     check_expression(keyed[1])
                     keyed_expressions.append(keyed)
-                sources.append(entry["source"])
-        return keyed_expressions, sources
+        return keyed_expressions
 
-    def _compare(self, entry: Mapping[str, Any], where: str) -> None:
+    def _compare(self, annotation: Annotation) -> None:
         """Compare the box with the area and the outline that the annotation states, too."""
-        bbox: Any = entry.get("bbox")
+        where = f"annotation {annotation.id}"
+        bbox: Any = annotation.item.get("bbox")
         if not is_box(bbox):
             return
         x, y, width, height = bbox
-        area: Any = entry.get("area")
-        if is_number(area):
+        stated_area: Any = annotation.item.get("area")
+        if is_number(stated_area):
             # Any other area is that of a mask, or 1, and says nothing against the box. A few masks
             # have that of corners by chance, so all boxes with an area are compared.
-            is_of_sides = math.isclose(area, width * height, rel_tol=_SAME_AREA)
+            is_of_sides = math.isclose(stated_area, width * height, rel_tol=_SAME_AREA)
             may_be_corners = 0 <= x < width and 0 <= y < height
             of_corners = (width - x) * (height - y)
-            is_of_corners = may_be_corners and math.isclose(area, of_corners, rel_tol=_SAME_AREA)
+            is_of_corners = may_be_corners and math.isclose(
+                stated_area, of_corners, rel_tol=_SAME_AREA
+            )
             self.stated_twice.add(_CORNERS_BY_AREA, where, is_of_sides or not is_of_corners)
-        bounds = _bounds_of_polygons(entry.get(_SEGMENTATION), None)
-        if bounds and not _degrees_of(entry):
-            x1, y1, x2, y2 = around(bounds)
+        if annotation.polygons and not _degrees_of(annotation.item):
+            x1, y1, x2, y2 = around(annotation.polygons)
             middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
             is_inside = x <= middle_x <= x + width and y <= middle_y <= y + height
             self.stated_twice.add(_ELSEWHERE, where, is_inside)
@@ -720,20 +653,26 @@ def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _keyed_expression(
-    entry: dict[str, Any], number: int, image: Mapping[str, Any], passed_over: Counter[str]
+    annotation: Annotation, number: int, image: Mapping[str, Any], passed_over: Counter[str]
 ) -> KeyedExpression | None:
     """Return an annotation's expression after its key for `unite`; None for one without a box.
 
     `number` is the annotation's among those that the record keeps for an export. An annotation that
     says that nothing is there gives an expression without boxes.
     """
-    expression = _expression_without_boxes(entry, image.get("caption"), passed_over)
+    item = annotation.item
+    expression = _phrase_of(annotation, image.get("caption"), passed_over)
+    expression |= _stated(item, "expression_id", "verified")
+    if isinstance(item.get("class"), str):  # our exports have it next to the phrase
+        expression["class"] = item["class"]
     text = expression["text"]
-    instance = _instance(entry, stated_size(image), passed_over)
-    is_read_as_one = not entry["category"] and text == ONE
+    if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
+        raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
+    instance = _instance(annotation, stated_size(image), passed_over)
+    is_read_as_one = not annotation.category and text == ONE
     # A count of 0 is added, too: reports come in the order of their first mention.
     passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
-    if instance is None and not _says_nothing_is_there(entry):
+    if instance is None and not annotation.says_nothing_is_there:
         return None
     instances = [] if instance is None else [with_item_number(instance, number, text)]
     # The text is in the key because somebody may have corrected a phrase whose id stayed. Without
@@ -742,80 +681,57 @@ def _keyed_expression(
     return key, {**expression, "instances": instances}
 
 
-def _expression_without_boxes(
-    entry: dict[str, Any], caption: Any, passed_over: Counter[str]
-) -> dict[str, Any]:
-    expression = _phrase_of(entry, caption, passed_over)
-    expression |= _stated(entry["source"], "expression_id", "verified")
-    if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
-        expression["class"] = entry["class"]
-    is_text = isinstance(expression["text"], str)
-    if not is_text or isinstance(expression.get("expression_id"), (list, dict)):
-        raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
-    return expression
-
-
-def _says_nothing_is_there(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("category_id") == NO_CATEGORY)
-
-
 def _box_and_outline(
-    entry: Mapping[str, Any], size: Size | None, passed_over: Counter[str]
+    annotation: Annotation, size: Size | None, passed_over: Counter[str]
 ) -> tuple[Any, list[float] | None]:
     """Return an annotation's `bbox`, by default the box around its polygons, and its outline."""
-    bbox = entry.get("bbox")
-    segmentation = entry.get(_SEGMENTATION)
+    bbox = annotation.item.get("bbox")
+    segmentation = annotation.item.get(_SEGMENTATION)
     if not segmentation:
         return bbox, None
-    all_bounds = _bounds_of_polygons(segmentation, size)
-    if all_bounds and not bbox:
-        x1, y1, x2, y2 = around(all_bounds)
+    polygons = annotation.polygons
+    if size is not None and any(area(clamp(polygon, size)) <= 0 for polygon in polygons):
+        polygons = []  # it is of no use
+    if polygons and not bbox:
+        x1, y1, x2, y2 = around(polygons)
         bbox = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
-    is_one_polygon = len(all_bounds) == 1
-    if is_one_polygon and is_box(bbox):
+    if len(polygons) == 1 and is_box(bbox):
         box = box_of(_corners(bbox))
-        if outlines.may_be_around(all_bounds[0], box, size):
+        if outlines.may_be_around(polygons[0], box, size):
             return bbox, segmentation[0]
     # A record has no place for several polygons or runs of pixels; a COCO export gives them back.
     passed_over[_NO_OUTLINE] += 1
     return bbox, None
 
 
-def _bounds_of_polygons(segmentation: Any, size: Size | None) -> list[Bbox]:
+def _bounds_of_polygons(segmentation: Any) -> list[Bbox]:
     """Return the box around each polygon; none for runs of pixels, or where a polygon is broken."""
     if not isinstance(segmentation, list):
         return []
     try:
-        return [outlines.bounds(outlines.checked(polygon, size)) for polygon in segmentation]
+        return [outlines.bounds(outlines.checked(polygon, None)) for polygon in segmentation]
     except BrokenRow:
         return []
 
 
-def _is_json(value: Any) -> bool:
-    try:
-        dump_text(value)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def _instance(
-    entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
+    annotation: Annotation, size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
     """Return the box as an instance; None for an annotation without one."""
-    stated_box, outline = _box_and_outline(entry, size, passed_over)
-    box = _checked_box(stated_box, entry, passed_over)
+    item = annotation.item
+    stated_box, outline = _box_and_outline(annotation, size, passed_over)
+    box = _checked_box(stated_box, annotation, passed_over)
     if box is None:
         return None
-    score = entry.get("score")
+    score = item.get("score")
     is_odd_score = is_number(score) and not is_score(score)
     instance: dict[str, Any] = {"bbox": [*box]}
     if score is not None and not is_odd_score:
         instance["score"] = score
     if outline is not None:
         instance[outlines.KEY] = outline
-    instance |= _stated(entry["source"], "bbox_id")
-    degrees = _degrees_of(entry)
+    instance |= _stated(item, "bbox_id")
+    degrees = _degrees_of(item)
     if degrees and outline is None:
         # CVAT's `bbox` is the box before its turn: this puts the box around the turned one there.
         instance |= turned(box, degrees, passed_over, about_middle=True)
@@ -824,19 +740,16 @@ def _instance(
     return instance
 
 
-def _checked_box(
-    stated_box: Any, entry: Mapping[str, Any], passed_over: Counter[str]
-) -> Bbox | None:
+def _checked_box(stated_box: Any, annotation: Annotation, passed_over: Counter[str]) -> Bbox | None:
     """Return the corners of an annotation's box, or None.
 
     An annotation without a box is counted, unless it says that nothing is there.
     """
-    is_nothing_there = _says_nothing_is_there(entry)
-    is_without_box = not stated_box and not is_nothing_there
+    is_without_box = not stated_box and not annotation.says_nothing_is_there
     passed_over[WITHOUT_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not stated_box:
         return None
-    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO's box of zeros
+    if annotation.says_nothing_is_there and 0 in stated_box[2:]:  # gRefCOCO's box of zeros
         return None
     x1, y1, x2, y2 = _corners(stated_box)
     if x2 < x1 or y2 < y1:
@@ -844,12 +757,12 @@ def _checked_box(
     return x1, y1, x2, y2
 
 
-def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
+def _phrase_of(annotation: Annotation, caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
     """Return the annotation's `text`, and its `char_span` where `tokens_positive` is a list."""
-    spans = entry.get("tokens_positive")
-    phrase = entry.get("phrase")
+    spans = annotation.item.get("tokens_positive")
+    phrase = annotation.item.get("phrase")
     if caption is None or not isinstance(spans, list):
-        return {"text": phrase or entry["category"] or ONE}
+        return {"text": phrase or annotation.category or ONE}
     if phrase:
         place = None  # of an empty list
         if spans:
@@ -857,7 +770,7 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
         return {"text": phrase, "char_span": place}
     if not spans:
         # Of an annotation that says that nothing is there, gRefCOCO always leaves the list empty.
-        passed_over[_ALL_OF_CAPTION] += int(not _says_nothing_is_there(entry))
+        passed_over[_ALL_OF_CAPTION] += int(not annotation.says_nothing_is_there)
         return {"text": caption, "char_span": [0, len(caption)]}
     places = [_place_of_words(span, caption, passed_over) for span in spans]
     words = " ".join(caption[start:end] for start, end in places)

@@ -25,7 +25,7 @@ from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
 from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
-from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
+from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import (
     Record,
     is_box,
@@ -108,26 +108,6 @@ def read_whole(file: str) -> Any:
     if data is None:
         raise InputError(f"{file} holds JSON lines or null, and should be one JSON value")
     return data
-
-
-def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
-    """Yield the items of all lists in the object of a JSON file, without reading it as a whole.
-
-    For {"images": [{…}], "info": 5} it yields
-
-    - ("images", -1, None): a list begins, which may be empty
-    - ("images", 0, {…}): its first item, with its number
-    - ("info", -2, 5): a value that is no list
-
-    A file that is JSON but no object yields nothing. Raises InputError, perhaps after some items.
-    """
-    try:
-        with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
-            yield from lists_in(file)
-    except (ValueError, RecursionError):
-        whole = read_whole(path)  # raises an error that says where it isn't JSON
-        if isinstance(whole, dict):  # else it is JSON, but no object that has lists
-            raise InputError(f"{path} is not JSON in all of its parts") from None
 
 
 def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:

@@ -152,31 +152,35 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     assert (rows[0]["image_id"], rows[1]["expressions"]) == ("sub/a", [])
 
 
-@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
-def test_numbers_that_no_json_has_are_left_out(format: str, tmp_path: Path) -> None:
-    """As pandas and NumPy write them."""
-    odd = float("nan")
+@pytest.mark.parametrize(
+    ("what", "value", "place"),
+    [
+        ("annotations", "NaN", "in entry 2 of 'annotations'"),
+        ("images", "-Infinity", "in entry 1 of 'images'"),
+        ("info", "NaN", "in 'info'"),
+        ("annotations", '"\\ud800"', "in entry 2 of 'annotations'"),
+        ("categories", '"\\udc00\\ud800"', "in entry 1 of 'categories'"),
+        ("annotations", "[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_strict_json_is_refused_with_its_place(
+    what: str, value: str, place: str, tmp_path: Path
+) -> None:
+    """As pandas and NumPy write NaN."""
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
-    path = coco(
-        tmp_path,
-        info={"year": odd},
-        licenses=[{"id": 1, "name": odd}],
-        images=[{"id": 1, "file_name": "a.png", "width": 64, "height": 48, "original_id": odd}],
-        annotations=[
-            {**box, "attributes": {"depth": [1, float("inf")]}, "note": "kept"},
-            {**box, "id": 2, "verified": odd, "bbox_id": odd},
-            {**box, "id": 3, "iscrowd": 1, "segmentation": {"counts": [odd], "size": [48, 64]}},
-        ],
-        categories=[{"id": 1, "name": "cat", "weight": odd}],
-    )
-    results = tmp_path / "results"
-    facts = facts_of("import", path, "--format", format, "-o", results)
-    why = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
-    assert facts["left_out"][why] == 8
-    (row,) = records_of(results)
-    assert texts([row]) == [[("cat", [[1, 2, 4, 6], [1, 2, 4, 6]])]]
-    if format == "coco":
-        assert row["imported"]["items"][0] == {**box, "note": "kept"}
+    data: dict[str, Any] = {
+        "info": {},
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
+        "annotations": [{**box, "note": "\\ud800 \U0001f600"}, {**box, "id": 2}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    assert len([*read(coco(tmp_path, **data), "coco")]) == 1  # an escaped backslash, and a pair
+    entry = data[what][-1] if isinstance(data[what], list) else data[what]
+    entry["odd"] = "HERE"
+    text = json.dumps(data).replace('"HERE"', value)
+    why = refused("import", saved(tmp_path / "a.json", text), "--format", "coco", "-o", "x")
+    assert place in why
+    assert "a.json" in why
 
 
 def test_coco_by_way_of_tables(tmp_path: Path) -> None:
@@ -455,8 +459,4 @@ def test_a_value_of_another_kind_is_told_in_one_line(
     data[what][0][key] = value
     saved(path, data)
     import_ = ("import", path, "--format", format, "-o", tmp_path / "out")
-    if what == "annotations" and key == "image_id":  # it is of another picture
-        [entry] = facts_of(*import_, code=1)["bad"]["entries"]
-        assert "annotations.json: an id" in entry
-    else:
-        assert "annotations.json" in refused(*import_)
+    assert "annotations.json" in refused(*import_)

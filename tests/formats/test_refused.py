@@ -140,7 +140,10 @@ FILES: dict[str, list[tuple[Any, str]]] = {
         ('{"images": {}, "annotations": []}', "not a COCO file"),
         ('{"images": [], "annotations": [{"id": 1]}', "is not JSON"),
         ('{"images": [], "annotations": []', "is not JSON"),
-        ('{"images": [], "annotations": []} x', "should be one JSON value"),
+        (
+            '{"images": [], "annotations": []} x',
+            "is not JSON, in .*: parse error: trailing garbage",
+        ),
         ('{"images": [], 7: [], "annotations": []}', "is not JSON"),
         ('{"annotations": ' + "[" * 100_000, "nested too deeply"),
         ({"images": TWO_IMAGES, "annotations": []}, "two images have the id 1"),
@@ -154,7 +157,7 @@ FILES: dict[str, list[tuple[Any, str]]] = {
                 | {"annotations": []},
                 "width and height should be whole numbers of pixels",
             )
-            for side in (float("nan"), "wide", float("inf"), 640.5, True)
+            for side in ("wide", 640.5, True)
         ),
     ],
     "x.xml cvat": [

@@ -345,7 +345,6 @@ def test_a_resized_box_of_cvat_is_turned_no_more(format: str, place: Place) -> N
     ("format", "written", "other"),
     [
         ("coco", "30}", '"left"}'),
-        ("coco", "30}", "NaN}"),
         ("voc", ">30<", ">left<"),
         ("voc", ">30<", ">nan<"),
         ("voc", ">30<", "><"),
