@@ -20,9 +20,7 @@ COLUMNS = ["image", "width", "height", "phrase", "x1", "y1", "x2", "y2"]
 
 @dataclass
 class BoxTable(Format):
-    """A table of boxes, in pixels of the upright picture; its options are the fields, as --set
-    digits=1.
-    """
+    """A table of boxes in pixels of the upright picture. Its fields are options: --set digits=1."""
 
     digits: int = 2
 

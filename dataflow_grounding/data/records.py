@@ -378,7 +378,7 @@ def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(_OF_OPERATORS.encode(value)))
 
 
-def _of_operators(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return a value of NumPy's, or an expression, a box or a region, as JSON."""
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -388,7 +388,7 @@ def _of_operators(value: Any) -> Any:
 
 
 # Encodes what operators make, in which there may be NumPy's values and typed ones.
-_OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_operators)
+_OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=json_value)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class SampleMaker:
         """Yield a sample of each record that the format can say something of; count the others."""
         # A detector's picture is one, with all that any caption of it says.
         if self._format.detects:
-            records = list(pictures(records, self._name_of, apart=self._format.name))
+            records = pictures(records, self._name_of, apart=self._format.name)
             self._look_at_whole_pictures(records)
         for number, record in enumerate(records, 1):
             sample: Sample | None = None
