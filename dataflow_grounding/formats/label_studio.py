@@ -21,6 +21,7 @@ Sources: labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/e
 utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -30,14 +31,16 @@ from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
-from dataflow_grounding.data.bad_entries import SKIPPED
+from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
+    COLUMN,
     Mark,
     ReturningFormat,
     Source,
@@ -72,6 +75,7 @@ _NEEDS_TEXT = ' required="true"'
 _AS_READ = "as read"  # key of a region, as it is in the file
 _UNREAD = "unread"  # in place of a useless region's type
 _DECIMALS = 6  # of a pixel
+_UPLOAD = re.compile(r"upload/\d+/(?:[0-9a-f]{8}-)?([^/]+)")
 
 
 @dataclass
@@ -87,6 +91,8 @@ class LabelStudio(ReturningFormat):
     rotates = True
 
     def __post_init__(self) -> None:
+        # by the name of its picture, how many tasks there are of an upload
+        self._tasks_of_name: Counter[str] = Counter()
         # ids of regions of the task that is written now
         self._taken_ids: set[Any] = set()
         # class_key → the label: of the list, then of others as they come
@@ -102,7 +108,9 @@ class LabelStudio(ReturningFormat):
             for sample in samples:
                 has_polygons = has_polygons or _has_polygon(sample)
                 for phrase in sample.phrases:
-                    used_labels.add(self._label_of(phrase))
+                    label = self._label_of(phrase)
+                    if phrase.boxes or label != _BOX:  # a class is a label, also of what is absent
+                        used_labels.add(label)
                 source = self.source_of(sample)
                 if source.own:  # it came from Label Studio
                     put(self._task_back(source))
@@ -135,7 +143,8 @@ class LabelStudio(ReturningFormat):
         """Return the task as it was, with the annotation that was read as it is now."""
         list_name, number = source.own["place"]  # ["annotations", 2], see _imported_column
         task = {**source.own["task"]}
-        has_other_name = source.sample.file_name != _path_of(task["data"][self.image])
+        name_at_import = source.own.get("picture") or _path_of(task["data"][self.image])
+        has_other_name = source.sample.file_name != name_at_import
         if has_other_name:  # such as that of its copy in the export
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
@@ -242,7 +251,30 @@ class LabelStudio(ReturningFormat):
             with entry_errors(where, self.bad):
                 record = self._record_of_task(task, where)
                 if record is not None:
+                    self._find_upload(record, path, image_root)
                     yield record
+
+    def _find_upload(self, record: dict[str, Any], path: str, image_root: str) -> None:
+        """Take the picture that is called as an upload, which only Label Studio's server has.
+
+        It calls its copy `upload/1/1a2b3c4d-a.png`. No other task may have that name.
+        """
+        stated = record["image_path"]
+        upload = _UPLOAD.fullmatch(stated)
+        if upload is None or kind_of(joined(image_root, stated)):
+            return
+        name = upload[1]
+        if not kind_of(joined(image_root, name)):
+            return
+        if not self._tasks_of_name:
+            for _, task in read_lines(path, self.data_file, BadEntries()):
+                address = task.get("data", {}).get(self.image)
+                other = _UPLOAD.fullmatch(_path_of(str(address)))
+                self._tasks_of_name[other[1] if other else str(address)] += 1
+        if self._tasks_of_name[name] == 1:
+            record["image_path"] = name
+            record[COLUMN] = {**record[COLUMN], "picture": name}
+            self.passed_over["uploads, of which the picture with their name is taken"] += 1
 
     def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
         """Return a task's record; None, and a count, without an annotation or a prediction."""

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from dataflow_grounding.formats import find_format, read, write
-from tests.formats.data import draw, exported, hostile, record
+from tests.formats.data import draw, exported, facts_of, hostile, record, records_of
 from tests.support import labelled
 
 SIZE = (64, 48)
@@ -114,6 +115,27 @@ def test_only_an_address_of_a_local_file_has_its_path(
 ) -> None:
     task = {"data": {"image": address, "caption": CAPTION}, "annotations": [{"result": []}]}
     assert [row["image_path"] for row in imported(tmp_path, task)] == [path]
+
+
+@pytest.mark.parametrize("name", ["p00.png", "1a2b3c4d-p00.png"])
+def test_an_upload_is_the_picture_of_its_name(name: str, tmp_path: Path) -> None:
+    """Of Label Studio's server only the names of its copies are in the file."""
+    tasks = []
+    for project, picture in enumerate((name, "1a2b3c4d-p01.png", "ffffffff-p01.png")):
+        data = {"image": f"/data/upload/{project}/{picture}", "caption": CAPTION}
+        tasks.append({"data": data, "annotations": [{"result": [region(), text_of("r1", "a")]}]})
+    for picture in ("p00.png", "p01.png"):
+        Image.new("RGB", SIZE).save(tmp_path / picture)
+    path = labelled.saved(tmp_path / "x.json", tasks)
+    facts = facts_of("import", path, "--format", "label-studio", "-o", tmp_path / "results")
+    rows = records_of(tmp_path / "results")
+    uploads = ["p00.png", "upload/1/1a2b3c4d-p01.png", "upload/2/ffffffff-p01.png"]
+    assert [row["image_path"] for row in rows] == uploads
+    assert facts["left_out"]["uploads, of which the picture with their name is taken"] == 1
+    export = ("export", tmp_path / "results", "--format", "label-studio", "-o", tmp_path / "out")
+    facts_of(*export, "--images", "reference", "--image-root", tmp_path)
+    addresses = [task["data"]["image"] for task in tasks_of(tmp_path / "out")]
+    assert addresses == [task["data"]["image"] for task in tasks]
 
 
 def test_what_a_person_did_last_counts(tmp_path: Path) -> None:
@@ -243,7 +265,9 @@ def test_labels_are_in_the_order_of_the_list_and_as_it_writes_them(
     rows = [record("a.png", SIZE, [of_class("cup"), {"text": "a mug", "instances": []}])]
     folder = out("label-studio", rows, class_list=["kite", "Cup"])
     assert labels_of_boxes(folder) == ["Cup"]
-    assert configured_labels(folder) == ["kite", "Cup", "object"]
+    # Label Studio's exports to COCO and YOLO list each label as a class.
+    assert configured_labels(folder) == ["kite", "Cup"]
+    assert "a mug" in str(tasks_of(folder))  # it is absent, and needs no label
 
 
 def test_without_classes_the_label_is_object_and_a_text_is_needed(out: Callable[..., Path]) -> None:
