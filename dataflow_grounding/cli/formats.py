@@ -159,11 +159,12 @@ def import_(
         "annotations": annotations,
         "records": count,
         "left_out": passed_over,
+        "left_out_first": {what: source.passed_over.first[what] for what in passed_over},
         "bad": _bad_facts(source.bad),
         "remarks": remarks,
     }
     lines = [f"{annotations}: {counted(count, 'record')}"]
-    lines += [*_passed_over_lines(passed_over), *skipped_lines(source.bad), *remarks]
+    lines += [*source.passed_over.lines(), *skipped_lines(source.bad), *remarks]
     answer(as_json, facts, lines)
     return int(source.bad.count > 0 or count == 0)
 
@@ -407,13 +408,6 @@ def _counts(written: Mapping[str, int]) -> str:
 
 def _positive(counts: Counter[str]) -> Counter[str]:
     return Counter({what: count for what, count in counts.items() if count > 0})
-
-
-def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
-    if not passed_over:
-        return []
-    counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
-    return [f"not read as they are: {counts}"]
 
 
 def _exported(

@@ -5,7 +5,7 @@ without the object, an export for detectors would teach that nothing is there.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted
@@ -73,14 +73,38 @@ class BadEntries:
         return "; ".join(self.named[:_FIRST]) + more
 
 
-def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
-    """Count what an import leaves out, as "outlines of no use, of which the first is a.json: …"."""
-    start = f"{what}, of which the first is "
-    for text in passed_over:
-        if text.startswith(start):
-            passed_over[text] += 1
-            return
-    passed_over[f"{start}{why}"] = 1
+class PassedOver(Counter[str]):
+    """Counts of what an import leaves out or reads otherwise, in words; with where the first is.
+
+    `place` returns where the entry is that is being read, "" where none is.
+    """
+
+    def __init__(self, place: Callable[[], str]) -> None:
+        super().__init__()
+        self._place = place
+        self.first: dict[str, str] = {}  # by what is counted; "" where it isn't known
+
+    def __setitem__(self, what: str, count: int) -> None:
+        super().__setitem__(what, count)
+        if count:
+            self.first.setdefault(what, self._place())
+
+    def add(self, what: str, where: str) -> None:
+        self.first.setdefault(what, where)
+        self[what] += 1
+
+    def add_all(self, counts: Mapping[str, int]) -> None:
+        for what, count in counts.items():
+            self[what] += count
+
+    def lines(self) -> list[str]:
+        """Return one line, or none where all was read as it is."""
+        counts = []
+        for what, count in self.items():
+            first = f", the first in {self.first[what]}" if self.first.get(what) else ""
+            if count:
+                counts.append(f"{what} ({count:,}{first})")
+        return [f"not read as they are: {', '.join(counts)}"] if counts else []
 
 
 def skipped_lines(bad: BadEntries) -> Sequence[str]:

@@ -7,7 +7,6 @@ be written and read.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import lazy_loader
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.bad_entries import BadEntries, PassedOver
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder as ExportFolder
@@ -59,7 +58,7 @@ def find_format(name: str, **options: Any) -> Format:
                 raise SpecError(f"format {name!r} has no option {option!r}")
         new_format: Format = format_class(**options)
         # Its `read` and `write` fill these.
-        new_format.passed_over = Counter()
+        new_format.passed_over = PassedOver(lambda: new_format.bad.place)
         new_format.remarks = []
         new_format.class_names = []
         new_format.bad = BadEntries(stops=True)

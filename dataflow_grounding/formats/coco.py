@@ -266,7 +266,7 @@ class _ReadsCoco(Format):
         coco = CocoFile(file)
         self.class_names = coco.class_names()
         self.preamble = coco.preamble()
-        self.passed_over.update(coco.left_out())
+        self.passed_over.add_all(coco.left_out())
         self.remarks += self._remarks_on(coco)
         for image_key, name, image in coco.images():  # its key is its id in the file
             with entry_errors(f"{file}, image {image_key}", self.bad):

@@ -1,7 +1,6 @@
 """The base class of formats of annotated pictures, and what passes between it and an export."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.bad_entries import BadEntries, PassedOver
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import outlines
@@ -221,7 +220,7 @@ class Format:
     about: str
     carries: Carries = Carries()
     data_file: str
-    passed_over: Counter[str]
+    passed_over: PassedOver
     remarks: list[str]
     class_names: Sequence[str]
     strict: bool = False

@@ -558,7 +558,7 @@ class LabelFormat(PictureFiles):
             label = self.label(file, size, names)
         except (BrokenRow, OSError) as error:
             raise InputError(str(error)) from None  # it names file and line
-        self.passed_over.update(label.left_out)
+        self.passed_over.add_all(label.left_out)
         columns: dict[str, Any] = {}
         if not label.regions and label.others:
             columns["background"] = False  # so an export doesn't take the picture for an empty one

@@ -319,7 +319,7 @@ class LabelStudio(ReturningFormat):
         valid_count = len(annotations) - cancelled_count
         count_before_last = max(0, valid_count - 1)  # a task may have none
         # Counts of 0 are added, too: reasons are reported in the order of their first mention here.
-        self.passed_over.update(
+        self.passed_over.add_all(
             {
                 "cancelled annotations": cancelled_count,
                 "annotations before a task's last one": count_before_last,

@@ -226,7 +226,7 @@ class LabelMe(ReturningFormat):
             try:
                 instance[outlines.KEY] = outlines.checked(_numbers_of(shape), size)
             except BrokenRow as error:
-                outlines.count_unusable(self.passed_over, where, error)
+                self.passed_over.add("outlines of no use", f"{where}: {error}")
         score = shape.get("score")
         if score is not None and is_score(score):
             instance["score"] = score

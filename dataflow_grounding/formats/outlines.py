@@ -3,13 +3,11 @@
 It is a list of pixels, x1, y1, x2, y2 and so on.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp, intersection, iou
-from dataflow_grounding.data.bad_entries import count_with_first
 from dataflow_grounding.data.records import is_number
 
 KEY = "outline"
@@ -73,7 +71,3 @@ def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:
     """Whether a box is the upright one around an outline; only what is in the picture counts."""
     edges = zip(clamp(bounds(outline), size), clamp(box, size), strict=True)
     return all(abs(one - other) <= OTHER_BOX for one, other in edges)
-
-
-def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
-    count_with_first(passed_over, "outlines of no use", f"{where}: {why}")

@@ -277,7 +277,7 @@ def complete_rows(
                     continue
             with entry_errors(entry_place or f"{where} ({path_of(record)})"):
                 completed, counts = _complete_row(record, empty_is_background)
-            format.passed_over.update(counts)
+            format.passed_over.add_all(counts)
             bad.read()
             yield completed
     bad.finish()

@@ -15,7 +15,6 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError, needs_extra
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.bad_entries import count_with_first
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
@@ -139,7 +138,7 @@ class WebDataset(Format):
                     row = json.loads(sample.parts.get("json", b"null"))
                     if row is None:
                         what = "pictures" if sample.picture else "samples"
-                        count_with_first(self.passed_over, f"{what} without a record", sample.where)
+                        self.passed_over.add(f"{what} without a record", sample.where)
                         continue
                     if not sample.picture:
                         without_picture.add(_WITHOUT_PICTURE, sample.where)
