@@ -73,7 +73,6 @@ class Cvat(ReturningFormat):
     preamble: Mapping[str, Any] = field(default_factory=dict)
     class_list: Sequence[str] = ()  # in the order that their labels get
 
-    repeats = True
     shows_upright = True
     rotates = True
 

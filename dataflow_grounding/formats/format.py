@@ -238,8 +238,6 @@ class Format:
     """Whether it puts the pictures, each sample's `data`, into its own files."""
     flat: bool = False
     """Whether all of its pictures are in one folder of an export, or in folders as they were."""
-    repeats: ClassVar[bool] = False
-    """Whether a phrase that is said twice of one box stays there twice, as in the records."""
     detects: ClassVar[bool] = False
     """Whether its readers learn what has no box in a picture as background."""
     measures: ClassVar[bool] = False
@@ -303,7 +301,8 @@ class Format:
     def thing(self, phrase: Phrase) -> str:
         """Return what a phrase calls its boxes, here its words in lower case.
 
-        Equal boxes with the same name are written once.
+        Equal boxes with the same name are written once; to formats that give back what came, and to
+        detectors, all boxes on one thing. With "" each is written.
         """
         return clean_caption(phrase.text).casefold()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
+from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import is_box
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.format import Format, Phrase, Sample
@@ -86,6 +87,10 @@ class ReturningFormat(Format):
     @abstractmethod
     def new_items(self, mark: Mark, source: Source) -> Iterable[Any]:
         """Return the items of a box that the source doesn't have."""
+
+    def thing(self, phrase: Phrase) -> str:
+        """Return the phrase's class; "" where it states none, and is in the file as it is."""
+        return class_key(stated_class_of(phrase.expression))
 
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had, and what became of it; an item is written once."""

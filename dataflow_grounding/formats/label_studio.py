@@ -86,7 +86,6 @@ class LabelStudio(ReturningFormat):
     caption: str = "caption"
     class_list: Sequence[str] = ()  # in the order that their labels get
 
-    repeats = True
     shows_upright = True
     rotates = True
 

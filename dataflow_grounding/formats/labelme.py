@@ -62,7 +62,6 @@ _NOT_STATED = (None, 0, -1)  # sides, as tools write them that don't know them
 class LabelMe(ReturningFormat):
     """A JSON file for each picture; the items of a Source (see imported.py) are its `shapes`."""
 
-    repeats = True
     shows_upright = True
     rotates = True
 

@@ -387,13 +387,13 @@ class SampleMaker:
         A detector would take such a box for two things, and a model that is tuned on such
         conversations learns to repeat itself.
         """
-        if self._format.repeats or self._format.whole:  # these keep what records have
+        if self._format.whole:  # it keeps what records have
             return list(phrases)
         # A record that was imported from this format goes back to it, and keeps equal boxes that
         # were two in its file. `items` are the numbers of the file's boxes, such as COCO's
         # annotations. It is empty for any other record, of which each box is written once.
         items = {*kept_of(record, self._format.name).get("read", ())}
-        if self._format.detects:
+        if self._format.detects or isinstance(self._format, ReturningFormat):
             return self._each_thing_once(phrases, items)
         return self._each_box_once(phrases, items)
 
@@ -416,7 +416,9 @@ class SampleMaker:
         """Keep one box for each thing, which "a person" and "a human" may both have."""
         numbers_of_class: dict[str, list[int]] = {}  # of the phrases of each class
         for number, phrase in enumerate(phrases):
-            numbers_of_class.setdefault(self._format.thing(phrase), []).append(number)
+            name = self._format.thing(phrase)
+            if name:
+                numbers_of_class.setdefault(name, []).append(number)
         phrases_once = list(phrases)
         for numbers in numbers_of_class.values():
             phrases_of_class = [phrases[number] for number in numbers]

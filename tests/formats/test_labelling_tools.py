@@ -301,6 +301,21 @@ def test_a_box_of_a_class_that_was_absent_is_found(out: Callable[..., Path]) -> 
     assert back == [("cup", "cup", "grounded"), ("dog", "dog", "grounded")]
 
 
+@pytest.mark.parametrize(("class_name", "boxes"), [("person", 1), (None, 2)])
+@pytest.mark.parametrize("format", ["label-studio", "cvat", "labelme"])
+def test_things_of_one_class_are_there_once(
+    format: str, class_name: str | None, boxes: int, out: Callable[..., Path]
+) -> None:
+    """Without a class, each phrase is a thing of its own."""
+    stated = {"class": class_name} if class_name else {}
+    phrases = [
+        {"text": text, **stated, "instances": [{"bbox": BOX, "score": 0.5}]}
+        for text in ("a person", "a human")
+    ]
+    (row,) = read(str(out(format, [record("a.png", SIZE, phrases)])), format)
+    assert sum(len(one["instances"]) for one in row["expressions"]) == boxes
+
+
 def test_a_class_that_joins_ours_is_labelled_so(out: Callable[..., Path], tmp_path: Path) -> None:
     """Boxes that somebody adds to what came back are labelled as the others are."""
     folder = out("label-studio", [record("a.png", SIZE, [of_class("cup")])])

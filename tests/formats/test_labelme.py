@@ -411,7 +411,7 @@ def test_a_new_box_is_drawn_as_the_others_of_its_file(place: Place) -> None:
 
 def predicted(folder: Path, *names: str) -> Path:
     """A run's folder: a class, a phrase of another class, a box with an outline."""
-    box, other = [1.0, 2.0, 30.5, 40.0], [2.0, 2.0, 31.0, 41.0]
+    box, other = [1.0, 2.0, 30.5, 40.0], [32.0, 2.0, 62.0, 41.0]
     outlined = {"bbox": [3.0, 4.0, 9.0, 9.0], "outline": [3.0, 4.0, 9.0, 4.0, 9.0, 9.0]}
     rows = []
     for name in names:
@@ -434,7 +434,7 @@ def test_predictions_are_shapes_that_both_tools_read(tmp_path: Path) -> None:
         "shapes": [
             {**base, "label": "cup", "points": [[1, 2], [30.5, 40]], "shape_type": "rectangle"}
             | {"score": 0.75},
-            {**base, "label": "cup", "points": [[2, 2], [31, 41]], "shape_type": "rectangle"}
+            {**base, "label": "cup", "points": [[32, 2], [62, 41]], "shape_type": "rectangle"}
             | {"description": "the red cup", "phrase_in": "description"},
             {**base, "label": "a plate", "points": [[3, 4], [9, 4], [9, 9]]}
             | {"shape_type": "polygon"},

@@ -47,11 +47,15 @@ def out_and_in(
     return done, list(read(str(out), name, **options))
 
 
+TOOLS = ("cvat", "label-studio", "labelme")
+
+
 def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """The expressions that a format can say, each with its record.
 
     Formats that are trained on have a box once of what is the same there: the class of detectors,
-    else the words up to case. Detectors have one box, too, of several that overlap.
+    else the words up to case. Detectors and labelling tools have one box, too, of several that
+    overlap.
     """
     sayable = []
     for row in rows:
@@ -61,10 +65,13 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
             for one in row["expressions"]
             if not format.carries.why_lost(one["status"], one["char_span"])
         ]
-        once = things_once(kept, format) if format.detects else [one["instances"] for one in kept]
+        are_things_once = format.detects or format.name in TOOLS
+        once = [one["instances"] for one in kept]
+        if are_things_once:
+            once = things_once(kept, format)
         for one, boxes in zip(kept, once, strict=True):
-            if not (format.whole or format.repeats):
-                thing = what_it_is(one, format)
+            thing = what_it_is(one, format)
+            if thing and not format.whole:
                 boxes = [box for box in boxes if (thing, tuple(box["bbox"])) not in seen]
                 seen |= {(thing, tuple(box["bbox"])) for box in boxes}
             if boxes or not one["instances"]:
@@ -73,9 +80,11 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
 
 
 def things_once(expressions: list[dict[str, Any]], format: Format) -> list[list[dict[str, Any]]]:
-    once: list[list[dict[str, Any]]] = [[] for _ in expressions]
+    once: list[list[dict[str, Any]]] = [one["instances"] for one in expressions]
     things = [what_it_is(one, format) for one in expressions]
     for thing in set(things):
+        if not thing:
+            continue
         places = [place for place, other in enumerate(things) if other == thing]
         phrases = [expressions[place]["instances"] for place in places]
         for place, staying in zip(places, each_thing_once(phrases), strict=True):
@@ -84,6 +93,8 @@ def things_once(expressions: list[dict[str, Any]], format: Format) -> list[list[
 
 
 def what_it_is(expression: dict[str, Any], format: Format) -> str:
+    if format.name in TOOLS:  # a phrase without a class is on its own
+        return str(expression.get("class", "")).lower()
     how = getattr(format, "classes", "phrase")
     if how == "one" and format.name == "coco":
         return "object"
