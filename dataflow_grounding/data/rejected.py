@@ -59,11 +59,10 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
     return rejections
 
 
-def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
+def with_twins_rejected(expressions: Sequence[Any]) -> list[Any]:
     """Return a record's expressions, with boxes that equal a rejected one rejected, too."""
-    # A picture may have a phrase twice with the same box, in one row or several (`others`). Who
-    # rejects one means both.
-    rejections = {**(others or {}), **rejections_in(expressions)}  # own ones count before others
+    # A picture may have a phrase twice with the same box. Who rejects one means both.
+    rejections = rejections_in(expressions)
     if not rejections:
         return list(expressions)
     expressions_with_verdicts = []
@@ -125,7 +124,7 @@ class WithoutRejected:
             # What a dropped phrase means may be in the picture without a box: it is no background.
             columns["background"] = False
         if missed:
-            columns[MISSED] = missed
+            columns[MISSED] = [*(record.get(MISSED) or ()), *missed]
         return columns
 
     def _left_and_missed(self, expressions: Iterable[Any]) -> tuple[list[Any], list[str]]:

@@ -25,7 +25,7 @@ from dataflow_grounding.data.records import (
     path_of,
     read_any_expressions,
 )
-from dataflow_grounding.data.rejected import Rejections, not_rejected, with_twins_rejected
+from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
@@ -64,7 +64,6 @@ _SKIPPED_MARKS = "marks of pictures of which an import passed over shapes"
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
 _REJECTED = "rejected boxes"
-_ONLY_REJECTED = "pictures of rejected boxes alone"
 _MAYBE_THERE = "pictures of something"
 _NOT_KNOWN_EMPTY = "pictures of nothing known"
 _REPEATED = "repeated boxes"
@@ -73,7 +72,7 @@ _WRONG_SPAN = "wrong spans"
 _DOUBTFUL = "doubtful records"
 _REMARKS = {
     _CHANGED: "texts changed, as {name} can't have them as they are",
-    _UNSELECTED: "phrases left out, by their status or score, or as an option or a reviewer says",
+    _UNSELECTED: "phrases left out, by their status or score, or as an option says",
     _REJECTED: "boxes that a reviewer rejected",
     UNVERIFIED: "pictures left out, as boxes that nobody has verified or looked at would be"
     " background there (--partly-verified keeps them)",
@@ -83,8 +82,6 @@ _REMARKS = {
     " background there (--partly-verified keeps them)",
     UNDECIDED_CLASS: "pictures left out, as it is undecided whether a class is there, which would"
     " be background (--partly-verified keeps them)",
-    _ONLY_REJECTED: "pictures left out, as all boxes of a phrase were rejected and nobody said that"
-    " nothing is there (m in the review says so: the picture is then a background)",
     _MAYBE_THERE: "pictures left out, as something may be there without a box (background: false),"
     " as where all boxes of a phrase were rejected (m in the review says that nothing is)",
     _NOT_KNOWN_EMPTY: "pictures left out, as nothing says what is there, or that nothing is",
@@ -150,7 +147,9 @@ class SampleMaker:
         if self._format.detects:
             records = pictures(records, self._name_of, apart=self._format.name)
             self._look_at_whole_pictures(records)
+        without_rejected = WithoutRejected(self._select.keep_rejected)
         for number, record in enumerate(records, 1):
+            record = {**record, **without_rejected.of(record)}
             sample: Sample | None = None
             try:
                 sample = self._sample(record)
@@ -169,6 +168,7 @@ class SampleMaker:
                 written.update(records=1, phrases=len(sample.phrases), boxes=box_count)
                 self.last_record = sample.record
                 yield sample
+        self._counts[_REJECTED] = without_rejected.boxes
         self._add_remarks()
 
     def _name_of(self, record: Mapping[str, Any]) -> str:
@@ -251,21 +251,19 @@ class SampleMaker:
     ) -> None:
         if not self._format.carries.empty:  # it can't say a picture without a phrase
             self._exported.lost[_WITHOUT_PHRASE] += 1
-        elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
-            self._counts[_ONLY_REJECTED] += 1
-        elif record.get("background") is False:
-            # The record of a split is here, too, if its only phrase had nothing but rejected boxes:
-            # `split` has taken the phrase out, and set this `background`.
+        elif record.get("background") is False:  # also where its only phrase was rejected
             self._counts[_MAYBE_THERE] += 1
         else:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        """Find the false backgrounds, which are counted, and what was rejected in each picture."""
+        """Find the false backgrounds, which are counted."""
         # `_expressions` counts what it finds, and is called again when a record is written. So a
         # second maker reads here, and its counts are thrown away.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
+        without_rejected = WithoutRejected(self._select.keep_rejected)
         for record in records:
+            record = {**record, **without_rejected.of(record)}
             try:
                 expressions = reader._expressions(record, _caption_of(record))
                 name = self._pictures.name_of(record)
@@ -303,7 +301,7 @@ class SampleMaker:
         """Whether the picture came from a file of this format and goes back there without a box."""
         if not isinstance(self._format, ReturningFormat):
             return False
-        is_without_boxes = all(map(_is_rejected_or_absent, expressions))
+        is_without_boxes = all(status_of(expression) == "none" for expression in expressions)
         return self._format.goes_back_empty(record, is_without_boxes)
 
     def _is_wanted_absence(self, expression: Mapping[str, Any]) -> bool:
@@ -312,7 +310,7 @@ class SampleMaker:
         return is_absent and self._select.of(expression) is not None
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        """Return the expressions with ids and spans, and with rejected boxes marked so."""
+        """Return the expressions with ids and spans."""
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         expressions = read_any_expressions(self._row_with_ids(record))
@@ -325,12 +323,7 @@ class SampleMaker:
                     box["score"] = None
                     self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
         self._set_spans(expressions, caption)
-        if self._select.keep_rejected:
-            return expressions
-        rejections: Rejections | None = None
-        if self._whole_pictures.rejections:  # to detectors, all rows of a picture are one
-            rejections = self._whole_pictures.rejections.get(self._pictures.name_of(record))
-        return with_twins_rejected(expressions, rejections)
+        return expressions
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
         """Return the row, which makes ids for expressions that have none, as an import does."""
@@ -364,10 +357,6 @@ class SampleMaker:
         """Return what is wanted and can be said, with its wanted boxes; the rest is counted."""
         wanted = []
         for expression in expressions:
-            if not self._select.keep_rejected:
-                boxes_left = not_rejected(expression)
-                count_left = 0 if boxes_left is None else len(boxes_left)  # None: none is left
-                self._counts[_REJECTED] += len(expression["instances"]) - count_left
             selected = self._select.of(expression)
             if selected is None:
                 self._counts[_UNSELECTED] += 1
@@ -534,15 +523,6 @@ def _is_decided(expression: Any) -> bool:
     if not isinstance(boxes, list) or not boxes:
         return False
     return all(isinstance(box, Mapping) and box.get("reviewed_by") for box in boxes)
-
-
-def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    had_boxes = bool(expression["instances"])
-    return had_boxes and not not_rejected(expression)
-
-
-def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
-    return _is_all_rejected(expression) or status_of(expression) == "none"
 
 
 def _has_lost_all_boxes(phrase: Phrase) -> bool:

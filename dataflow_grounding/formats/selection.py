@@ -6,7 +6,6 @@ from typing import Any
 
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.data.rejected import not_rejected
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Selection:
         boxes = expression["instances"]
         # None -> nothing of the expression is wanted
         # []   -> it never had boxes, and is wanted for what it says: that the thing isn't there
-        wanted_boxes = boxes if self.keep_rejected else not_rejected(expression)
+        wanted_boxes: list[Any] | None = boxes
         if self.verified_only:
-            wanted_boxes = verified_boxes(expression, wanted_boxes)
+            wanted_boxes = verified_boxes(expression, boxes)
         if wanted_boxes is None:
             return None
         lowest = self._lowest_score(expression)

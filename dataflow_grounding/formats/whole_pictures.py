@@ -11,10 +11,8 @@ from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.rejected import (
     MISSED,
-    Rejections,
     is_missed,
     not_rejected,
-    rejections_in,
 )
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.selection import (
@@ -33,13 +31,11 @@ _MAX_NAMED = 3  # classes
 
 
 class WholePictures:
-    """Notes what a person rejected in each picture, and why it would be a false background."""
+    """Notes why a picture would be a false background."""
 
     def __init__(self, select: Selection, format: Format) -> None:
         self._format = format
-        # By the picture's name: why it would be one, such as UNVERIFIED; what a person rejected.
-        self.false_backgrounds: dict[str, str] = {}
-        self.rejections: dict[str, Rejections] = {}
+        self.false_backgrounds: dict[str, str] = {}  # UNVERIFIED or the like, by the picture's name
         self._select = select
         # By class: in how many records it was looked for, and in how many it is undecided.
         self._records_of_class = Counter[str]()
@@ -52,9 +48,6 @@ class WholePictures:
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in a record of the picture that is called `name`, and its expressions."""
-        rejections = rejections_in(expressions)
-        if rejections:
-            self.rejections.setdefault(name, {}).update(rejections)
         undecided = self._undecided_classes(expressions)
         self._records_of_class.update({self._format.class_of(one) for one in expressions})
         self._boxed_classes.update(self._boxed(expressions))
