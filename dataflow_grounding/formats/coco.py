@@ -48,7 +48,7 @@ from dataflow_grounding.formats.reading import (
     unite,
 )
 from dataflow_grounding.formats.rotated import degrees_in, rotated_box_of, turned
-from dataflow_grounding.formats.stated_twice import CountedPlaces
+from dataflow_grounding.formats.stated_twice import Comparison, CountedPlaces
 
 # Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
@@ -88,6 +88,30 @@ class Annotation(NamedTuple):
     @property
     def says_nothing_is_there(self) -> bool:
         return bool(self.item.get("category_id") == NO_CATEGORY)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        """Yield how the box agrees with the area and the outline that are stated, too."""
+        where = f"annotation {self.id}"
+        bbox: Any = self.item.get("bbox")
+        if not is_box(bbox):
+            return
+        x, y, width, height = bbox
+        stated_area: Any = self.item.get("area")
+        if is_number(stated_area):
+            # Any other area is that of a mask, or 1, and says nothing against the box. A few masks
+            # have that of corners by chance, so all boxes with an area are compared.
+            is_of_sides = math.isclose(stated_area, width * height, rel_tol=_SAME_AREA)
+            may_be_corners = 0 <= x < width and 0 <= y < height
+            of_corners = (width - x) * (height - y)
+            is_of_corners = may_be_corners and math.isclose(
+                stated_area, of_corners, rel_tol=_SAME_AREA
+            )
+            yield Comparison(_CORNERS_BY_AREA, where, is_of_sides or not is_of_corners)
+        if self.polygons and not _degrees_of(self.item):
+            x1, y1, x2, y2 = around(self.polygons)
+            middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
+            is_inside = x <= middle_x <= x + width and y <= middle_y <= y + height
+            yield Comparison(_ELSEWHERE, where, is_inside)
 
 
 class CocoFile:
@@ -231,10 +255,12 @@ class CocoFile:
 
     def label(self, image_id: str, size: Size | None) -> Label:
         """Return an image's boxes with their categories, read as an import does."""
-        label = Label(regions=[], left_out=Counter())
+        compared: list[Comparison] = []
+        label = Label(regions=[], left_out=Counter(), compared=compared)
         for annotation in self.annotations(image_id):
             if annotation.is_crowd:
                 continue
+            compared.extend(annotation.comparisons())
             try:
                 with entry_errors(f"{self.path}, annotation {annotation.id}"):
                     instance = _instance(annotation, size, label.left_out)
@@ -309,36 +335,13 @@ class _ReadsCoco(Format):
             if annotation.is_crowd:  # it isn't read, but an export gives it back
                 continue
             with entry_errors(f"{file}, annotation {annotation.id}"):
-                self._compare(annotation)
+                for comparison in annotation.comparisons():
+                    self.stated_twice.add(comparison)
                 keyed = _keyed_expression(annotation, number, image, self.passed_over)
                 if keyed is not None:
                     check_expression(keyed[1])
                     keyed_expressions.append(keyed)
         return keyed_expressions
-
-    def _compare(self, annotation: Annotation) -> None:
-        """Compare the box with the area and the outline that the annotation states, too."""
-        where = f"annotation {annotation.id}"
-        bbox: Any = annotation.item.get("bbox")
-        if not is_box(bbox):
-            return
-        x, y, width, height = bbox
-        stated_area: Any = annotation.item.get("area")
-        if is_number(stated_area):
-            # Any other area is that of a mask, or 1, and says nothing against the box. A few masks
-            # have that of corners by chance, so all boxes with an area are compared.
-            is_of_sides = math.isclose(stated_area, width * height, rel_tol=_SAME_AREA)
-            may_be_corners = 0 <= x < width and 0 <= y < height
-            of_corners = (width - x) * (height - y)
-            is_of_corners = may_be_corners and math.isclose(
-                stated_area, of_corners, rel_tol=_SAME_AREA
-            )
-            self.stated_twice.add(_CORNERS_BY_AREA, where, is_of_sides or not is_of_corners)
-        if annotation.polygons and not _degrees_of(annotation.item):
-            x1, y1, x2, y2 = around(annotation.polygons)
-            middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2
-            is_inside = x <= middle_x <= x + width and y <= middle_y <= y + height
-            self.stated_twice.add(_ELSEWHERE, where, is_inside)
 
 
 @dataclass

@@ -46,6 +46,7 @@ from dataflow_grounding.formats.reading import (
     picture_header,
     unite,
 )
+from dataflow_grounding.formats.stated_twice import Comparison
 from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
@@ -58,6 +59,7 @@ class Label(NamedTuple):
     regions: list[Labelled]
     others: int = 0  # how many further objects are in the picture, such as DontCare
     left_out: Counter[str] = Counter()  # by words, what else isn't taken as it is
+    compared: Sequence[Comparison] = ()  # what is stated twice
 
 
 class Names(NamedTuple):

@@ -36,6 +36,7 @@ from dataflow_grounding.formats.label_files import (
 from dataflow_grounding.formats.label_folders import label_folder
 from dataflow_grounding.formats.reading import files_under, reaches_beyond
 from dataflow_grounding.formats.seeds import Found, Seeds
+from dataflow_grounding.formats.stated_twice import StatedTwice
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image, waits
@@ -107,12 +108,15 @@ class _Labels:
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
         """Yield a record for each image; what can't be read has a record with SEED_ERROR."""
         bad = BadEntries()  # it raises an error where too few entries can be read
+        stated_twice = StatedTwice()  # the same, where most of it contradicts itself
         taken: set[str] = set()  # stems that are an image's id: of a.jpg and a.png the first is "a"
         # Each image is opened, so that all go through the threads that may wait.
         for labelled in side_by_side(self._read, self.images, lambda _: True):
             stem = os.path.splitext(labelled.path)[0]
             image_id = labelled.path if stem in taken else stem
             taken.add(stem)
+            for comparison in labelled.label.compared:
+                stated_twice.add(comparison)
             record = self._record_of(labelled, image_id, found)
             if labelled.error:
                 bad.note(labelled.error)
@@ -121,6 +125,7 @@ class _Labels:
             yield record
         yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
+        found.add("stated_twice", stated_twice.remarks())
 
     def _read(self, path: str) -> _Labelled:
         size = upright_size(path, (self.image_dir,))

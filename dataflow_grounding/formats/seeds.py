@@ -20,6 +20,7 @@ _PLACES = {
     "boxes_beyond_their_image": "boxes reach beyond their image and are kept as they are",
     "images_not_opened": "images can't be opened, give {} their folder",
     "broken_lines": "lines that can't be read",
+    "stated_twice": "what the labels state twice, and otherwise",
 }
 _COUNTS = {
     "converted_from_tao": "TAO records taken over, with boxes in pixels: {}",
@@ -87,7 +88,7 @@ class Seeds:
     depends_on: Callable[[], Iterable[Any]]  # all that the records depend on, as JSON
     found_before: Found = field(default_factory=Found)  # before any record is read
     # Raised where the same files give other records, so that written seeds are rewritten.
-    reading: ClassVar[int] = 8
+    reading: ClassVar[int] = 9
 
     def __post_init__(self) -> None:
         self.found = self.found_before

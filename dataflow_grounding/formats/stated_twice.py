@@ -1,6 +1,7 @@
 """Counts of what a file says, with the first places; and of what it says twice and otherwise."""
 
 from collections import Counter
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 
@@ -24,6 +25,14 @@ class CountedPlaces:
         return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
 
 
+class Comparison(NamedTuple):
+    """One thing that is stated twice at a place; `what` says what those are that differ."""
+
+    what: str
+    where: str
+    agrees: bool
+
+
 class StatedTwice:
     """What a file states twice, and whether the two agree: counted, with the first place."""
 
@@ -32,11 +41,11 @@ class StatedTwice:
         self._differing = CountedPlaces()
         self._differing_counts: Counter[str] = Counter()
 
-    def add(self, what: str, where: str, agrees: bool) -> None:
-        """Take in one comparison; `what` says what those are that differ."""
+    def add(self, comparison: Comparison) -> None:
+        what = comparison.what
         self._compared[what] += 1
-        if not agrees:
-            self._differing.add(what, where)
+        if not comparison.agrees:
+            self._differing.add(what, comparison.where)
             self._differing_counts[what] += 1
 
     def remarks(self) -> list[str]:

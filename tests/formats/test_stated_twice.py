@@ -13,6 +13,8 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from dataflow_grounding import seed_file
+from dataflow_grounding._util.errors import InputError
 from tests.formats.data import boxes_of, command, facts_of, records_of, refused
 from tests.support.labelled import Box, Labelled, labelled, saved
 
@@ -41,6 +43,14 @@ def test_where_most_contradict_each_other_the_file_is_refused(
     assert f"{what}: 2 of 3, the first is annotation 2" in line
     facts = facts_of("import", coco(tmp_path, RIGHT, RIGHT, odd), *import_[2:], tmp_path / "few")
     assert f"{what}: 1 of 3, the first is annotation 3" in facts["remarks"]
+
+
+def test_the_labels_of_a_run_are_compared_before_any_request(tmp_path: Path) -> None:
+    path = coco(tmp_path, RIGHT, ELSEWHERE, ELSEWHERE)
+    with pytest.raises(InputError, match="elsewhere than their outline: 2 of 3, the first is"):
+        seed_file(str(tmp_path / "results"), str(tmp_path / "set"), coco=str(path))
+    path = coco(tmp_path, RIGHT, RIGHT, ELSEWHERE)
+    seed_file(str(tmp_path / "results"), str(tmp_path / "set"), coco=str(path))
 
 
 @pytest.mark.parametrize("area", [1, 3210.5, 0, None])
