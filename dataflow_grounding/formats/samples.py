@@ -27,7 +27,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.data.spans import Span, find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import ExportPictures, Picture
@@ -38,7 +38,6 @@ from dataflow_grounding.formats.format import (
     Phrase,
     Sample,
     Shape,
-    is_at_span,
 )
 from dataflow_grounding.formats.imported import (
     ReturningFormat,
@@ -68,7 +67,6 @@ _MAYBE_THERE = "pictures of something"
 _NOT_KNOWN_EMPTY = "pictures of nothing known"
 _REPEATED = "repeated boxes"
 _OF_SAME_THING = "boxes of the same thing"
-_WRONG_SPAN = "wrong spans"
 _DOUBTFUL = "doubtful records"
 _REMARKS = {
     _CHANGED: "texts changed, as {name} can't have them as they are",
@@ -88,7 +86,6 @@ _REMARKS = {
     _REPEATED: "boxes that are there already under the same words, written once",
     _OF_SAME_THING: "boxes on a thing that another phrase of the same class has boxed, written"
     " once",
-    _WRONG_SPAN: "spans that don't hold their phrase, which was looked for in its caption",
     _DOUBTFUL: "records marked doubtful, of whose replies a part was of no use, or says that a box"
     " may be of something else",
 }
@@ -322,7 +319,10 @@ class SampleMaker:
                 if not is_score(box["score"]):
                     box["score"] = None
                     self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
-        self._set_spans(expressions, caption)
+        if not any("char_span" in expression for expression in expressions):
+            spans = find_spans([expression["text"] for expression in expressions], caption)
+            for expression, span in zip(expressions, spans, strict=True):
+                expression["char_span"] = span
         return expressions
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
@@ -334,24 +334,6 @@ class SampleMaker:
                 row.occurrence = self._count_without_picture
                 self._count_without_picture += 1
         return row
-
-    def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        """Set all spans where no expression states one, else those that don't hold their phrase."""
-        wrong = []  # indices of expressions
-        for index, expression in enumerate(expressions):
-            span = expression.get("char_span")
-            if span and not is_at_span(expression["text"], span, caption):
-                wrong.append(index)
-        self._counts[_WRONG_SPAN] += len(wrong)
-        is_none_stated = not any("char_span" in expression for expression in expressions)
-        to_set: Sequence[int] = range(len(expressions)) if is_none_stated else wrong
-        if not to_set:
-            return
-        # All are looked for, because they take their places in the caption from each other.
-        spans = find_spans([expression["text"] for expression in expressions], caption)
-        for index in to_set:
-            span = spans[index]
-            expressions[index]["char_span"] = list(span) if span else None
 
     def _selected(self, expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return what is wanted and can be said, with its wanted boxes; the rest is counted."""
@@ -452,10 +434,9 @@ class SampleMaker:
             # If it were written without boxes, it would say that nothing is there.
             self._exported.lost["phrases left without a box"] += 1
             return None
-        span = expression.get("char_span")
         return Phrase(
             text=text,
-            span=(span[0], span[1]) if span else None,
+            span=_span_of(expression),
             status=status,
             boxes=[box_of([*map(float, instance["bbox"])]) for instance in instances],
             scores=[_score_of(instance) for instance in instances],
@@ -592,6 +573,17 @@ def _is_outlined(instance: Mapping[str, Any], box: Bbox) -> bool:
     """Whether an outline says all of a box, also beyond its picture: nothing of it is lost then."""
     outline = instance.get(outlines.KEY)
     return outline is not None and math.dist(outlines.bounds(outline), box) <= EXACT
+
+
+def _span_of(expression: Mapping[str, Any]) -> Span | None:
+    """Return the place that is stated, on trust: `lint` finds one where other words are."""
+    span = expression.get("char_span")
+    if not span:
+        return None
+    is_pair = isinstance(span, (list, tuple)) and [*map(type, span)] == [int, int]
+    if not is_pair or not 0 <= span[0] < span[1]:
+        raise BrokenRow(f"'char_span' of {expression['text']!r:.60} should be [start, end]: {span}")
+    return span[0], span[1]
 
 
 def _score_of(instance: Mapping[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ import pytest
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.rows import RowWriter
-from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
+from dataflow_grounding.formats import FORMATS, WRITTEN, read, write
 from dataflow_grounding.formats.selection import Selection
 from tests.formats.data import (
     boxes_of,
@@ -430,21 +430,31 @@ def test_scores_that_are_none_are_left_out(tmp_path: Path) -> None:
     assert facts_of(*export, "--min-score", "0.4")["boxes"] == 1
 
 
-@pytest.mark.parametrize(
-    "span", [[100, 105], [5, 0], [-5, 5], [14.0, 19.0], [0], "x", [10, 15]], ids=str
-)
-def test_spans_that_do_not_hold_their_phrase_are_looked_for(tmp_path: Path, span: Any) -> None:
-    phrases = [{"text": text, "instances": [ONE[0]]} for text in ("a cat", "a dog", "a cow")]
-    row = record("a.jpg", SIZE, phrases, caption="a red car and a cat")
-    for one, stated in zip(row["expressions"], (span, span, None), strict=True):
-        one["char_span"] = stated
-    run, out = run_of(tmp_path / "run", [row]), tmp_path / "out"
-    said = exported(run, "odvg-mmdet", out)
-    assert "hold their phrase, which was looked for in its caption: 2" in said
-    (as_written,) = find_format("odvg-mmdet").read(str(out), str(out))
-    spans = {one["text"]: one.get("char_span") for one in as_written["expressions"]}
-    assert spans.pop("a cat") == [14, 19]
-    assert not any(spans.values())
+def test_spans_are_set_where_none_is_stated_and_else_trusted(tmp_path: Path) -> None:
+    unstated, stated = (
+        record(name, SIZE, [{"text": "a cat", "instances": [ONE[0]]}], caption="a red car, a cat")
+        for name in ("a.jpg", "b.jpg")
+    )
+    del unstated["expressions"][0]["char_span"]
+    stated["expressions"][0]["char_span"] = [0, 5]  # `lint` tells that it says "a red"
+    run, out = run_of(tmp_path / "run", [unstated, stated]), tmp_path / "out"
+    exported(run, "odvg-mmdet", out)
+    spans = [
+        line["grounding"]["regions"][0]["tokens_positive"]
+        for line in records_of(out / "odvg.jsonl")
+    ]
+    assert spans == [[[11, 16]], [[0, 5]]]
+
+
+@pytest.mark.parametrize("span", [[5, 0], [-5, 5], [14.0, 19.0], [0], "x"], ids=str)
+def test_a_span_that_is_no_place_leaves_its_record_out(span: Any, tmp_path: Path) -> None:
+    row = mug()
+    row["expressions"][0]["char_span"] = span
+    run = run_of(tmp_path / "run", [row, mug("ok.jpg")])
+    export = ("export", run, "--format", "odvg-mmdet", "-o", tmp_path / "out")
+    facts = facts_of(*export, code=1)
+    assert facts["records"] == 1
+    assert "'char_span' of 'a red mug' should be [start, end]" in str(facts)
 
 
 def test_a_caption_is_written_as_its_trainer_strips_it(tmp_path: Path) -> None:
