@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import splitext
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding._util.paths import joined, kind_of, open_input
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.paths import joined, kind_of
+from dataflow_grounding.data.class_files import read_names
 from dataflow_grounding.data.results_folder import folder_of_results, run_of, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.spans import clean_caption
@@ -131,7 +132,7 @@ def classes_of(results: str) -> list[str]:
     """Return the known class names, in the order of their numbers."""
     # The file's own list, `train.classes.txt` of `train.jsonl`, else `classes.txt` next to it.
     path = file_of_classes(results)
-    names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
+    names: Iterable[str] = read_names(path).classes if path else names_stated_in(run_of(results))
     first_spelling_of: dict[str, str] = {}
     for name in names:
         if name.strip():
@@ -161,14 +162,6 @@ def keep_classes(results: str, out: str) -> None:
     names = classes_of(results)
     if names and classes_of(out) != names:
         write_text(list_of_file(out), "".join(f"{name}\n" for name in names))
-
-
-def _names_in_file(path: str) -> list[str]:
-    try:
-        with open_input(path) as file:
-            return list(file.read().decode("utf-8-sig").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the names of classes in {path}: {error}") from None
 
 
 def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
+from dataflow_grounding.data.class_files import Names, read_names
 from dataflow_grounding.data.records import dump_text, is_number, read_object
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
@@ -60,13 +61,6 @@ class Label(NamedTuple):
     others: int = 0  # how many further objects are in the picture, such as DontCare
     left_out: Counter[str] = Counter()  # by words, what else isn't taken as it is
     compared: Sequence[Comparison] = ()  # what is stated twice
-
-
-class Names(NamedTuple):
-    """The names of YOLO's classes, from class 0, and how many numbers of keypoints follow a box."""
-
-    classes: list[str]
-    keypoints: int = 0  # 0 for labels without keypoints
 
 
 LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't judged
@@ -327,54 +321,6 @@ def score_among(further: list[float]) -> dict[str, float]:
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
     return {}
-
-
-def read_names(path: str) -> Names:
-    """Return the classes of a data set's YAML (.yaml, .yml), or of a file of one name per line.
-
-    YAML has `names`, a list or a mapping from 0 on, and perhaps `kpt_shape`. Names are as they are
-    written: `no` and `007` are texts, too. In other files, empty lines are left out. Raises
-    InputError for a file that can't be read so.
-    """
-    try:
-        with open_input(path) as file:
-            text = file.read().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read the class names in {path}: {error}") from None
-    if os.path.splitext(path)[1].lower() in (".yaml", ".yml"):
-        return _names_in_yaml(text, path)
-    lines = [line.strip() for line in text.splitlines()]
-    return Names([line for line in lines if line])
-
-
-def _names_in_yaml(text: str, path: str) -> Names:
-    import yaml
-
-    from dataflow_grounding._util.yaml_limits import check_values
-
-    try:
-        check_values(text)  # a few lines with aliases may be more than memory holds
-    except (ValueError, yaml.YAMLError) as error:
-        raise InputError(f"can't read {path}: {str(error).splitlines()[0]}") from None
-    try:
-        # every value a text: as YAML has it, `no` is false
-        data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-        names = data["names"]
-        if isinstance(names, dict):  # {"0": "cat", "1": "dog"}
-            by_number = {int(number): name for number, name in names.items()}
-            names = [by_number[number] for number in range(len(by_number))]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise TypeError("names should be texts")
-        keypoints = 0
-        kpt_shape = data.get("kpt_shape")
-        if kpt_shape not in (None, "", "null", "~"):  # YAML writes null in several ways
-            points, numbers_of_point = kpt_shape  # ["17", "3"]
-            keypoints = int(points) * int(numbers_of_point)
-        return Names(names, keypoints)
-    except Exception:  # PyYAML lets through what its constructors raise, which is anything
-        raise InputError(
-            f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
-        ) from None
 
 
 class LabelFormat(PictureFiles):

@@ -17,6 +17,7 @@ from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.class_files import Names, read_names
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import (
     CROWDS,
@@ -27,10 +28,8 @@ from dataflow_grounding.formats.coco import (
 )
 from dataflow_grounding.formats.label_files import (
     Label,
-    Names,
     YoloRows,
     read_kitti,
-    read_names,
     read_yolo,
 )
 from dataflow_grounding.formats.label_folders import label_folder

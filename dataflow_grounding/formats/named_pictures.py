@@ -19,6 +19,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import names_in, open_input
 from dataflow_grounding._util.terminal import counted_items
+from dataflow_grounding.data.class_files import yaml_of
 from dataflow_grounding.images.files import ENDINGS
 
 _PARTS = ("train", "val", "valid", "test", "minival")
@@ -49,7 +50,7 @@ def named_pictures(file: str) -> NamedPictures:
     stem, ending = os.path.splitext(os.path.abspath(file))
     settings: Mapping[str, Any] = {}
     if ending.lower() in (".yaml", ".yml"):
-        settings = _of_yaml(_text_of(file))
+        settings = yaml_of(file, _text_of(file))  # a mapping, whose names of classes were read
     elif ending == ".names" and os.path.isfile(f"{stem}.data"):
         settings = _of_darknet(_text_of(f"{stem}.data"))
     folders = _folders(os.path.dirname(stem), settings.get("path"))
@@ -60,16 +61,6 @@ def named_pictures(file: str) -> NamedPictures:
             if isinstance(entry, str) and entry not in _NOTHING:
                 _add_entry(named, part, entry, folders)
     return named
-
-
-def _of_yaml(text: str) -> Mapping[str, Any]:
-    import yaml
-
-    # Loaders of this kind leave all values as texts. The one in C is quicker, if it is installed.
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    # the names of classes were read of this text before, so that it is a mapping
-    settings: Mapping[str, Any] = yaml.load(text, Loader=loader)
-    return settings
 
 
 def _of_darknet(text: str) -> Mapping[str, Any]:

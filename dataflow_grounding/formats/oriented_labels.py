@@ -17,6 +17,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.class_files import Names
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
@@ -26,7 +27,6 @@ from dataflow_grounding.formats.label_files import (
     Label,
     Labelled,
     NamedLabels,
-    Names,
     Yolo,
     class_in,
     in_pixels,
