@@ -1,4 +1,4 @@
-"""`eval`, `agree`: compare results with gold annotations, and two annotators."""
+"""`eval`: compare results with gold annotations."""
 
 import os
 
@@ -19,15 +19,10 @@ from dataflow_grounding.data.rows import write_rows, write_text
 from dataflow_grounding.evaluation.metrics import (
     Evaluation,
     Rules,
-    agreement,
     evaluate,
     read_annotations,
 )
-from dataflow_grounding.evaluation.metrics.showing import (
-    figures_page,
-    short_page,
-    worst_cases,
-)
+from dataflow_grounding.evaluation.metrics.showing import page, worst_cases
 from dataflow_grounding.review import report_results
 
 
@@ -59,7 +54,6 @@ from dataflow_grounding.review import report_results
     help="Write figures and a page of the worst cases into FOLDER.",
 )
 @image_root_option
-@click.option("--all", "show_all", is_flag=True, help="Print all measures and groups.")
 @json_option
 def eval_command(
     results: tuple[str, ...],
@@ -69,14 +63,12 @@ def eval_command(
     keep_rejected: bool,
     out: str | None,
     image_root: str | None,
-    show_all: bool,
     as_json: bool,
 ) -> None:
-    """Compare PRED (a folder or an annotations file) with gold annotations of the same images and
-    captions.
+    """Compare PRED (a folder or an annotations file) with gold annotations of the same images.
 
-    With a second PRED: what it does better or worse, with intervals and McNemar's test.
-    docs/measures.md says what each figure means.
+    With a second PRED: what it does better or worse, with intervals. docs/measures.md says what
+    each figure means.
     """
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
@@ -91,12 +83,11 @@ def eval_command(
     if len(evaluations) == 2:
         second = evaluations[1]
         figures["compared"] = {"figures": second.to_json(), **first.against(second)}
-    page = figures_page(figures, results)
     if out:
         write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
-        write_text(within(out, "figures.md"), page + "\n")
+        write_text(within(out, "figures.md"), page(figures, results) + "\n")
         _write_worst_cases(out, results[0], first, image_root)
-    answer(as_json, figures, [page if show_all else short_page(figures, results)])
+    answer(as_json, figures, [page(figures, results, short=True)])
 
 
 def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:
@@ -110,19 +101,3 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
         image_folders=folders,
         title=f"Worst cases of {os.path.basename(os.path.abspath(results))}",
     )
-
-
-@click.command("agree")
-@click.argument("first", metavar="A", type=any_path)
-@click.argument("second", metavar="B", type=any_path)
-@json_option
-def agree_command(first: str, second: str, as_json: bool) -> None:
-    """Show how far two annotators agree: A and B are folders or annotations files of the same
-    images and captions.
-    """
-    figures = agreement(first, second)
-    lines = []
-    for name, value in figures.items():
-        shown = "-" if value is None else value
-        lines.append(f"{name.replace('_', ' '):28} {shown}")
-    answer(as_json, figures, lines)

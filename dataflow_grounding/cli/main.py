@@ -57,7 +57,6 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "cost": ("cost", "Show what results cost, per step."),
         "apply": ("review", "Write the reviewed results."),
         "certify": ("review", "Say how much is wrong, from a reviewed sample."),
-        "agree": ("comparing", "Show how far two annotators agree."),
         "stats": ("data_sets", "Show statistics of a data set, and what to do about them."),
         "lint": ("data_sets", "Check a data set line by line."),
         "split": ("data_sets", "Split results into parts that share no picture."),

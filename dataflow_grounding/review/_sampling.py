@@ -161,7 +161,7 @@ def share_with_bounds(
     share is at least 20%, if the other three are right, and at most 50%, if they are wrong.
     """
     # It loads numpy, which takes a moment, and which a review without a sample does without.
-    from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
+    from dataflow_grounding.evaluation.metrics.bounds import clopper_pearson
 
     looked_at = len(verdicts)
     counts = Counter(verdicts)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
+from dataflow_grounding.evaluation.metrics.bounds import clopper_pearson
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.workplace import command, rows_of, write_rows

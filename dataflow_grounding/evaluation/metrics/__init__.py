@@ -1,4 +1,4 @@
-"""Figures about annotations: how good they are against gold, and how far two annotators agree."""
+"""Measures of annotations: how good they are against gold."""
 
 import lazy_loader
 

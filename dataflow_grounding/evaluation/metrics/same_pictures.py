@@ -1,0 +1,162 @@
+"""Which picture of one file is which of another's: by path, else by id, else by how paths end."""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import stated_size
+from dataflow_grounding.evaluation.metrics.annotations import Annotations, names_of
+
+Row: TypeAlias = dict[str, Any]
+Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
+Place: TypeAlias = tuple[int, int]  # of a record: its picture's number, and its index in its file
+_MOST_FOLDERS = 32  # that may be cut off a path to make it another file's
+
+
+class SamePictures:
+    """The records of the gold's pictures, each with those that another file has of it.
+
+    Pictures are matched by path. If the other file doesn't have the path, they are matched by id,
+    if a single picture of each file states it. Where no path and no id is in both files, pictures
+    are the same whose paths end alike. Only the records of one picture are in memory: they are read
+    each time one iterates. Raises InputError where no picture is in both files.
+    """
+
+    def __init__(self, found: Annotations, gold: Annotations) -> None:
+        self._gold = gold
+        self._found = found
+        self.scaled = 0  # found records of another size than the gold's, once all were read
+        gold_names = _names_in(gold)
+        found_names = _names_in(found)
+        self._gold_places, self._found_places = _by_picture(gold_names, found_names)
+        # Without a path or an id that both files have, their pictures may lie in different folders,
+        # such as those that an export adds.
+        self.other_folders = not self._found_places
+        if self.other_folders:
+            # Either file may have the longer paths: each one's are cut to those of the other.
+            gold_names = _without_folders(gold_names, found_names)
+            found_names = _without_folders(found_names, gold_names)
+            self._gold_places, self._found_places = _by_picture(gold_names, found_names)
+        if not self._found_places:
+            raise InputError(
+                f"{found.name} and {gold.name} have no record of the same image: give both the"
+                " same `image_path`, or `image_id`"
+            )
+        last_picture, _ = self._gold_places[-1]
+        self.count = last_picture + 1
+
+    def __iter__(self) -> Iterator[tuple[list[Row], list[Row]]]:
+        """Yield the gold's and the found records of each picture, with all boxes in one size."""
+        self.scaled = 0
+        for picture in range(self.count):
+            gold = [self._gold[index] for index in _indices_of(picture, self._gold_places)]
+            found = [self._found[index] for index in _indices_of(picture, self._found_places)]
+            # Where the gold's records of the picture state several sizes, the largest counts, so
+            # that the order of records makes no difference.
+            size = max(filter(None, map(stated_size, gold)), default=None)
+            scaled = [_scaled(record, size) for record in found]
+            for before, after in zip(found, scaled, strict=True):
+                self.scaled += after is not before
+            yield [_scaled(record, size) for record in gold], scaled
+
+
+def _names_in(side: Annotations) -> list[Names]:
+    if not side:
+        raise InputError(f"{side.name} has no records")
+    return [
+        names_of(record, f"record {number} of {side.name}") for number, record in enumerate(side, 1)
+    ]
+
+
+def _tails_of(path: str) -> Iterator[str]:
+    """Yield "x/train/a.jpg", "train/a.jpg", "a.jpg"."""
+    folders = path.split("/", _MOST_FOLDERS)
+    for begin in range(len(folders)):
+        yield "/".join(folders[begin:])
+
+
+def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
+    """Cut first folders off paths, as "train/a.jpg" to "a.jpg", to make them paths of `others`."""
+    other_paths = {path for path, _ in others}
+    names_with_tails: list[Names] = []
+    whole_path_of: dict[str, str] = {}  # by the path that it was cut to
+    for path, own_id in names:
+        shortened = path
+        for tail in _tails_of(path):
+            if tail in other_paths:
+                shortened = tail
+                break
+        first_path = whole_path_of.setdefault(shortened, path)
+        if first_path != path:
+            return names  # "a/1.jpg" and "b/1.jpg" would both be "1.jpg": no path is cut
+        names_with_tails.append((shortened, own_id))
+    return names_with_tails
+
+
+def _by_picture(
+    gold_names: list[Names], found_names: list[Names]
+) -> tuple[list[Place], list[Place]]:
+    """Return the places of the gold's records, and of the found ones, sorted by their pictures."""
+    paths = sorted({path for path, _ in gold_names})
+    number_of_path = {path: number for number, path in enumerate(paths)}
+    path_of_id = _gold_paths_by_id(gold_names, found_names)
+    gold_places = [(number_of_path[path], index) for index, (path, _) in enumerate(gold_names)]
+    found_places = []
+    for index, (path, own_id) in enumerate(found_names):
+        if path not in number_of_path:
+            path = path_of_id.get(own_id, path)
+        if path in number_of_path:  # else the gold doesn't have the picture
+            found_places.append((number_of_path[path], index))
+    return sorted(gold_places), sorted(found_places)
+
+
+def _indices_of(picture: int, places: Sequence[Place]) -> list[int]:
+    begin = bisect_left(places, (picture, 0))
+    end = bisect_left(places, (picture + 1, 0))
+    return [index for _, index in places[begin:end]]
+
+
+def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
+    """Return the gold's paths of pictures whose id alone is in both files, by these ids."""
+    found_paths = {path for path, _ in found}
+    ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
+    if not ids_to_pair:
+        return {}
+    gold_by_id = _paths_by_id(gold, ids_to_pair)
+    found_by_id = _paths_by_id(found, ids_to_pair)
+    path_of_id = {}
+    for own_id, paths in gold_by_id.items():
+        # An id that several pictures state doesn't say which one is meant.
+        if len(paths) == 1 and len(found_by_id[own_id]) == 1:
+            [path] = paths
+            path_of_id[own_id] = path
+    return path_of_id
+
+
+def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
+    paths = defaultdict[str, set[str]](set)
+    for path, own_id in names:
+        if own_id in ids:
+            paths[own_id].add(path)
+    return paths
+
+
+def _scaled(record: Row, size: Size | None) -> Row:
+    """Return a record with its boxes in another size, or the same object if nothing is to scale."""
+    own_size = stated_size(record)
+    if own_size is None or size is None or own_size == size:
+        return record
+    x_scale = size[0] / own_size[0]
+    y_scale = size[1] / own_size[1]
+    phrases = []
+    for phrase in record["expressions"]:
+        instances = []
+        for instance in phrase["instances"]:
+            x1, y1, x2, y2 = instance["bbox"]
+            bbox = [x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale]
+            instances.append({**instance, "bbox": bbox})
+        phrases.append({**phrase, "instances": instances})
+    return {**record, "width": size[0], "height": size[1], "expressions": phrases}
