@@ -1,71 +1,18 @@
-"""The words of a data set's phrases: spellings of one word, phrases and boxes that are twice.
+"""Phrases and boxes of a record that are there twice."""
 
-A phrase's head is the noun that says what it names: "cup" of "the red cup on the left".
-"""
-
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, combinations, islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
-from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.data.spans import clean_caption
 
 Expression: TypeAlias = Mapping[str, Any]
 
 
-ATTRIBUTES: dict[str, frozenset[str]] = {
-    kind: frozenset(words.split())
-    for kind, words in load_table(__package__, "attributes.yaml").items()
-}
-"""Kind of attribute → the English words that make it."""
-_TIMES_AS_COMMON = 20  # as the misspelt word is the right one
-_SHORTEST = 5  # letters of a word that may be misspelt: shorter ones are alike by chance
-_LONGEST = 40  # letters of such a word, each of which makes a form to be kept
 MOST_COMPARED = 100_000
 """Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot."""
-
-
-def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
-    """Return pairs of words that may be one in two spellings, and how often the two occur in all.
-
-    - They differ only by hyphens or a plural: "t-shirt" and "tshirts".
-    - Or one is 20 times as common as the other, and they become equal when either or both lose a
-      letter ("giraffe", "girafe") or an ending ("skate", "skating"). Such words have 5 to 40
-      letters and no digits.
-    """
-    plain_form = {head: singular(head.replace("-", "")) for head in heads}  # "t-shirts": "tshirt"
-    # Words with a form in common may be one: their plain form, or what a misspelling leaves.
-    heads_by_form = defaultdict[str, set[str]](set)
-    for head in heads:
-        heads_by_form[plain_form[head]].add(head)
-        for form in _misspelt_forms(head):
-            heads_by_form[form].add(head)
-    pairs = set[tuple[str, str]]()  # a set, because two heads may share several forms
-    for heads_of_form in heads_by_form.values():
-        for a, b in combinations(sorted(heads_of_form), 2):
-            rarer = min(heads[a], heads[b])
-            may_be_misspelt = max(heads[a], heads[b]) >= _TIMES_AS_COMMON * rarer
-            if may_be_misspelt or plain_form[a] == plain_form[b]:
-                pairs.add((a, b))
-    counts = {}
-    for a, b in sorted(pairs):
-        counts[f"{a} ({heads[a]:,}) / {b} ({heads[b]:,})"] = heads[a] + heads[b]
-    return counts
-
-
-def _misspelt_forms(head: str) -> Iterator[str]:
-    """Yield what two spellings of one word may have in common: all but a letter or the ending."""
-    may_be_misspelt = _SHORTEST <= len(head) <= _LONGEST
-    if not may_be_misspelt or any(letter.isdigit() for letter in head):
-        return
-    yield head
-    yield re.sub("(ing|er|ed)$", "", head)
-    for place in range(len(head)):
-        yield head[:place] + head[place + 1 :]
 
 
 def said_twice(expressions: Sequence[Expression]) -> list[str]:

@@ -1,19 +1,21 @@
 """Figures of data sets, and what to do about each: the table of figures.yaml."""
 
 import os
-import re
+from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
-from dataflow_grounding.data.classes import class_of, classes_of
-from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.data.classes import class_key, classes_of
+from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     Record,
     is_negative,
@@ -25,12 +27,8 @@ from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import Row, read_rows
-from dataflow_grounding.evaluation.figures._phrases import (
-    ATTRIBUTES,
-    look_alikes,
-    said_twice,
-    sharing_boxes,
-)
+from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.evaluation.figures._phrases import said_twice, sharing_boxes
 from dataflow_grounding.evaluation.figures.alike import Place, alike_in
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest, tell_apart
 from dataflow_grounding.evaluation.metrics.annotations import names_of
@@ -38,9 +36,8 @@ from dataflow_grounding.formats.selection import status_of
 
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
-# words of which the share of different ones is given: it falls with the number, so this is fixed
-_FIRST_WORDS = 1000
-_WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
+# what is kept of an expression, besides its boxes and whether a person looked at it
+_OF_EXPRESSION = ("text", "class", "status", "verified", "source", "change")
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -68,9 +65,11 @@ def figures_of(
 
 
 class FigureCounts:
-    """Counts of what the figures are made of, record by record, one data set after the other.
+    """Counts of what the figures are made of, one data set after the other.
 
-    Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
+    All records of a picture count as one, a phrase of it once, and of boxes of a class on one thing
+    the best. So records are kept on disk until their data set ends. Go through `counted` rows, call
+    `end_data_set` after each data set, then `figures`.
     """
 
     def __init__(self, *, read: bool = False, keep_rejected: bool = False) -> None:
@@ -82,9 +81,13 @@ class FigureCounts:
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._classes = ClassTable()
         self._remarks = Remarks()
-        self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
-        self._current = DataSet()  # the one that is being counted
+        self._begin_data_set()
+
+    def _begin_data_set(self) -> None:
+        self._current = DataSet()
+        self._records = RowsOnDisk()  # those of the current data set
+        self._picture_of_record = array("I")  # the number of its picture in the data set
 
     def counted(self, rows: Iterable[Row], name: str) -> Iterator[dict[str, Any]]:
         """Count rows, and yield those that can be read, as they are.
@@ -102,24 +105,36 @@ class FigureCounts:
             yield row.data
 
     def _add(self, record: Mapping[str, Any], record_name: str) -> None:
-        picture, _ = names_of(record, record_name)
+        name, _ = names_of(record, record_name)
+        picture = self._current.add(name, path_of(record))
         self._remarks.add(record)
-        entries = list(_record_entries(record))
-        is_broken = entries == [("broken", True)]  # a broken record has no other entry
-        expressions = record.get("expressions")
-        if not is_broken and isinstance(expressions, list):
-            self._classes.add(picture, expressions)
-        phrase_count = 0
-        for figure, value in entries:
-            if figure == "phrases":
-                phrase_count += 1
-            # "words" is no figure: the first words are kept, for `type_token_ratio`.
-            if figure == "words":
-                if len(self._first_words) < _FIRST_WORDS:
-                    self._first_words.append(value)
-            else:
-                self._counts[figure][value] += 1
-        self._current.add(picture, path_of(record), phrase_count)
+        try:
+            expressions = read_any_expressions(Record(record))
+        except BrokenRow:
+            self._counts["broken"][True] += 1
+            return
+        self._counts["records"][True] += 1
+        self._counts["same_phrase_twice"][True] += len(said_twice(expressions))
+        self._counts["same_boxes"][True] += _count_with_same_boxes(expressions)
+        kept = []
+        for expression in expressions:
+            # A reviewer may have looked at the phrase, or at the record as a whole.
+            reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
+            columns = {key: expression[key] for key in _OF_EXPRESSION if key in expression}
+            boxes = [
+                {"bbox": list(box["bbox"]), "score": box["score"]}
+                for box in expression["instances"]
+            ]
+            kept.append({**columns, "instances": boxes, "reviewed": bool(reviewer)})
+        states_expressions = isinstance(record.get("expressions"), list)
+        self._records.append(
+            {
+                "size": stated_size(record),
+                "expressions": kept,
+                "classes": kept if states_expressions else [],
+            }
+        )
+        self._picture_of_record.append(picture.number)
 
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
@@ -129,7 +144,27 @@ class FigureCounts:
         self._current.folders = tuple(image_folders)
         self._current.checkpoint = checkpoint  # in which its run remembers pictures
         self._data_sets.append(self._current)
-        self._current = DataSet()
+        current = [*self._current.pictures.values()]
+        number_of = self._picture_of_record.__getitem__
+        in_order = sorted(range(len(self._picture_of_record)), key=number_of)
+        for number, indices in groupby(in_order, key=number_of):
+            records = [self._records[index] for index in indices]
+            picture = current[number]
+            picture.count = self._count_picture(picture.path, records)
+        self._begin_data_set()
+
+    def _count_picture(self, name: str, records: Sequence[Mapping[str, Any]]) -> int:
+        """Count a picture's records, and return how many phrases they have."""
+        [joined] = pictures(records, lambda _: "this picture")
+        self._classes.add(name, [e for record in records for e in record["classes"]])
+        phrases = _phrases_of(joined["expressions"])
+        for phrase in phrases:
+            for figure, value in _phrase_entries(phrase):
+                self._counts[figure][value] += 1
+        for box in _boxes_of_things(phrases):
+            for figure, value in _box_entries(box, joined["size"]):
+                self._counts[figure][value] += 1
+        return len(phrases)
 
     def list_classes(self, names: Sequence[str]) -> None:
         """Take the order of classes from the user's list; of several lists, the first counts."""
@@ -143,7 +178,6 @@ class FigureCounts:
         """
         counts = self._counts
         picture_figures = self._count_pictures()
-        self._count_words()
         figures = {}
         for name, row in FIGURES.items():
             figures[name] = _figure_of_counts(row.get("kind"), counts[name])
@@ -153,24 +187,12 @@ class FigureCounts:
         figures["remarks"] = self._remarks.common()
         figures["remarks_rare"] = self._remarks.rare
         figures["classes"] = self._classes.rows()
-        figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
             # Phrases are names of classes, from a list: figures of their words say nothing.
             for name, row in FIGURES.items():
                 if row.get("of_words"):
                     figures[name] = None
         return figures
-
-    def _count_words(self) -> None:
-        """Count for figures that need all words together; a share is the part of True in all."""
-        different = len(set(self._first_words))
-        repeated = len(self._first_words) - different
-        self._counts["type_token_ratio"] = Counter({True: different, False: repeated})
-        heads = self._counts["heads"]
-        commonest = max(heads.values(), default=0)  # how often it occurs
-        others = heads.total() - commonest
-        self._counts["top_head_share"] = Counter({True: commonest, False: others})
-        self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
         """Return the figures of pictures, set `named`, and count phrases by picture."""
@@ -205,59 +227,60 @@ class FigureCounts:
         return list(phrases_of.values())
 
 
-def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (figure, value) for each value to count, as ("statuses", "none").
-
-    A share's value is True for what has the property, and False for what hasn't.
-    """
-    try:
-        expressions = read_any_expressions(Record(record))
-    except BrokenRow:
-        yield "broken", True
-        return
-    yield "records", True
-    size = stated_size(record)
-    for expression in expressions:
-        # A reviewer may have looked at the phrase, or at the record as a whole.
-        reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
-        yield "reviewed_share", bool(reviewer)
-        yield from _phrase_entries(expression)
-        for instance in expression["instances"]:
-            yield from _box_entries(box_of(instance["bbox"]), size)
-    yield from _entries_across_phrases(expressions)
-
-
-def _entries_across_phrases(
-    expressions: Sequence[Mapping[str, Any]],
-) -> Iterator[tuple[str, Any]]:
-    """Yield pairs as `_record_entries` does, by comparing all phrases of a record."""
-    for _ in said_twice(expressions):
-        yield "same_phrase_twice", True
+def _count_with_same_boxes(expressions: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many expressions of a record have all of their boxes in another, too."""
     # Each expression once, by its id(): it may be in several pairs.
     with_same_boxes = set[int]()
     for first, second, has_all_boxes_in_common in sharing_boxes(expressions):
         if has_all_boxes_in_common:
             with_same_boxes |= {id(first), id(second)}
-        heads = sorted((head_of(first["text"]), head_of(second["text"])))
-        if heads[0] != heads[1]:  # one thing by two nouns: "cup / mug"
-            yield "inconsistent", " / ".join(heads)
-    for _ in with_same_boxes:
-        yield "same_boxes", True
+    return len(with_same_boxes)
+
+
+def _phrases_of(expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return a picture's phrases, each text once with the boxes of all that have it."""
+    by_text: dict[str, list[Mapping[str, Any]]] = {}
+    for expression in expressions:
+        text = clean_caption(expression["text"]).casefold()
+        by_text.setdefault(text, []).append(expression)
+    phrases = []
+    for same in by_text.values():
+        if len(same) == 1:
+            phrases += same
+            continue
+        all_boxes = [expression["instances"] for expression in same]
+        boxes = []
+        for instances, indices in zip(all_boxes, each_thing_once(all_boxes), strict=True):
+            boxes += [instances[index] for index in indices]
+        # the status and the verdict are those of one with boxes, if there is one
+        first = next((expression for expression in same if expression["instances"]), same[0])
+        reviewed = any(expression["reviewed"] for expression in same)
+        phrases.append({**first, "instances": boxes, "reviewed": reviewed})
+    return phrases
+
+
+def _boxes_of_things(phrases: Iterable[Mapping[str, Any]]) -> list[Bbox]:
+    """Return a picture's boxes; of those of a class on one thing, the best."""
+    boxes_by_class: dict[tuple[str, bool], list[Any]] = {}
+    for phrase in phrases:
+        # A phrase without a class, or made up to be absent, is compared with no other.
+        states_class = isinstance(phrase.get("class"), str) and not is_negative(phrase)
+        name = class_key(phrase["class"]) if states_class else phrase["text"]
+        boxes_by_class.setdefault((name, states_class), []).append(phrase["instances"])
+    boxes = []
+    for sides in boxes_by_class.values():
+        for instances, indices in zip(sides, each_thing_once(sides), strict=True):
+            boxes += [box_of(instances[index]["bbox"]) for index in indices]
+    return boxes
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield pairs as `_record_entries` does, of one phrase."""
-    # figures.yaml says what each figure is about. "words" and "all_heads" aren't in it: they are
-    # what other figures are made of.
-    text = expression["text"]
-    head = head_of(text)
+    """Yield (figure, value) for each value of a phrase to count, as ("statuses", "none").
+
+    A share's value is True for what has the property, and False for what hasn't.
+    """
     box_count = len(expression["instances"])
     status = status_of(expression)
-    words = _WORD.findall(text.lower().replace("’", "'"))
-    attributes = []  # kinds that the phrase has a word of, such as "colour" for "a red cup"
-    for kind, words_of_kind in ATTRIBUTES.items():
-        if not words_of_kind.isdisjoint(words):
-            attributes.append(kind)
     yield "phrases", True
     yield "pairs", box_count > 0
     yield "statuses", status
@@ -266,20 +289,14 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if is_negative(expression):  # `change` says how it was made absent: "colour" of "a blue cup"
         yield "negative_kinds", str(expression.get("change") or "unknown")
     yield "verified_share", expression.get("verified") is True
-    yield "words_per_phrase", len(text.split())
-    yield "all_heads", head
-    if box_count:  # what the data has boxes of, by its class if one is stated
-        yield "heads", class_of(expression) if "class" in expression else head
+    yield "reviewed_share", expression["reviewed"]
+    yield "words_per_phrase", len(expression["text"].split())
+    if box_count:
         yield "boxes_per_phrase", box_count
-    yield "plain_share", not attributes
-    for attribute in attributes:
-        yield "attributes", attribute
-    for word in words:
-        yield "words", word
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    """Yield pairs as `_record_entries` does, of one box; its place needs the picture's size."""
+    """Yield pairs as `_phrase_entries` does, of one box; its place needs the picture's size."""
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"

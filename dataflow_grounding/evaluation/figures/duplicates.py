@@ -226,7 +226,7 @@ def split(
     pictures = DataSet()
     for record in records_of(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
-        pictures.add(name, path_of(record), 1)
+        pictures.add(name, path_of(record)).count += 1
     names = list(pictures.pictures)
     if not names:
         raise InputError(f"{results} has no picture to split")

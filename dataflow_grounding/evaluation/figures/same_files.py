@@ -22,6 +22,7 @@ class Picture:
     """What is known of a picture; there may be millions."""
 
     path: str
+    number: int  # among those of its data set, from 0
     count: int = 0  # of its phrases, or records
     file: bytes = b""  # tells its file from others
 
@@ -35,12 +36,12 @@ class DataSet:
         self.checkpoint = ""  # the folder in which its run remembers pictures; it may be missing
         self.pictures: dict[str, Picture] = {}
 
-    def add(self, name: str, path: str, count: int) -> None:
-        """Add to the count of the picture that is called `name`; of its paths the first counts."""
+    def add(self, name: str, path: str) -> Picture:
+        """Return the picture that is called `name`; of its paths the first counts."""
         if name not in self.pictures:
             # most paths are the name: then only one of the two texts is kept
-            self.pictures[name] = Picture(name if path == name else path)
-        self.pictures[name].count += count
+            self.pictures[name] = Picture(name if path == name else path, len(self.pictures))
+        return self.pictures[name]
 
     def paths(self) -> Iterator[str]:
         for picture in self.pictures.values():
