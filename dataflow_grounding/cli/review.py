@@ -83,18 +83,12 @@ def _user() -> str:
     help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
-@click.option(
-    "--take-equal",
-    is_flag=True,
-    help="Also take decisions on equal boxes (picture, text, box) of another file.",
-)
 @json_option
 def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
     keep_rejected: bool,
-    take_equal: bool,
     as_json: bool,
 ) -> int:
     """Write RESULTS as reviewed. DECISIONS are files that the page offered for download after its
@@ -110,7 +104,6 @@ def apply_command(
         out,
         downloads,
         keep_rejected=keep_rejected or not is_for_training,
-        take_equal=take_equal,
     )
     for line in applied["refused"]:
         say(f"Not taken: {line}")

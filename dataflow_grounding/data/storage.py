@@ -266,7 +266,7 @@ class ResultsStorage(FileStorage):
         folder = os.path.dirname(annotations)
         raise InputError(
             f"{self.input_path} may be of other annotations than {folder} has now:"
-            f" `dataflowgrounding apply --take-equal {folder}` takes the decisions on equal boxes,"
+            f" `dataflowgrounding apply {folder}` writes it again, with what still holds,"
             f" or delete {os.path.basename(self.input_path)}"
         )
 

@@ -1,13 +1,11 @@
 """Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
 
-A line is either a decision or a sample. A decision has `record` (the record's key), `changes` (of
-each expression `id`, the `version` that the reviewer saw, `before` and `after`), `action`, `who`,
-`when`, `seconds`, `queue` and, where they apply, `comment`, `undoes`. Its `uid` finds a
-decision that is sent twice. A sample has `sample`, `who`, `when`.
+A line is either a decision or a sample. A decision has `picture` (its name: `_names`), `acts` on
+phrases and boxes of it (`_acts`), `action`, `who`, `when`, `seconds`, `queue` and, where they
+apply, `comment`, on the picture, and `undoes`, the `uid` of the decision that it takes back.
+`record` says where it was made. A sample has `sample`, `who`, `when`.
 
-A decision is on a row of one file of records; `file` is the digest of that file. It doesn't hold
-for another file, until `apply --take-equal` takes over what is equal there: `picture` helps to find
-that. A change's `original` is the expression as the pipeline wrote it, where that isn't `before`.
+Nothing in a decision is of a file of records: it holds wherever its names are.
 """
 
 import os
@@ -29,16 +27,10 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._judged_pictures import JudgedPicture
-from dataflow_grounding.review._overlay import (
-    Outcome,
-    next_id,
-    reviewed_expression,
-    standing_expressions,
-    version_of,
-)
+from dataflow_grounding.review._acts import Act, Replay, acts_for, check_acts
+from dataflow_grounding.review._names import PictureName, names_of
+from dataflow_grounding.review._overlay import Outcome, next_id, version_of
 from dataflow_grounding.review._record_view import Expression, expressions_of
-from dataflow_grounding.review._standing import DecidedInOtherFiles, RecordReview, Standing
 
 # What a decision may say that it did.
 ACTIONS = (
@@ -85,44 +77,36 @@ def review_files(results: str) -> ReviewFiles:
     return ReviewFiles(annotations, decisions, reviewed_path(annotations))
 
 
+class RecordReview(NamedTuple):
+    """What holds after all decisions on one record."""
+
+    outcomes: dict[str, Outcome]  # by id, of expressions that were decided on
+    comment: str | None = None
+    decisions: tuple[int, ...] = ()  # the numbers of those that say something of the record
+
+
 class Decisions:
     """All decisions in a file, to which other processes may append at the same time."""
 
-    def __init__(self, path: str, file: str) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.file = file  # the digest of the file of records
-        self.standing = Standing()  # what holds after the decisions on that file
-        # what holds after the decisions on other files, by the digest of the file
-        self._of_others = defaultdict[str, Standing](Standing)
+        self.lines: list[dict[str, Any]] = []  # those of decisions, in their order
         self.samples: list[dict[str, Any]] = []
         # The numbers of lines that count for nothing, as a killed process or a full disk left them.
         self.damaged: list[int] = []
+        self._lines_of_picture = defaultdict[str, list[int]](list)  # places in `lines`, by name
+        self._taken_back = set[str]()  # the uids of decisions that don't hold
         self._line_of_uid: dict[str, dict[str, Any]] = {}
+        # What decisions name: a picture's bytes are only read for a record that has any of it.
+        self._phrases = set[str]()
+        self._boxes = set[tuple[str, tuple[float, ...]]]()
+        self._sizes = set[int | None]()  # of the pictures, in bytes
+        self._sizes_of_whole = set[int | None]()  # of those with a comment, or a phrase that is new
+        self._paths_of_whole = set[str | None]()
         # how far the file was read; what others append later is read by `refresh`
         self._bytes_read = 0
         self._lines_read = 0
         self.refresh()
-
-    @property
-    def count(self) -> int:
-        return self.standing.count
-
-    def decided_in_other_files(self) -> DecidedInOtherFiles | None:
-        if not self._of_others:
-            return None
-        decided = DecidedInOtherFiles()
-        for standing in self._of_others.values():
-            decided.add(standing)
-        return decided
-
-    def take_equal(self, record: Record, key: str, outcome_of_id: Mapping[str, Outcome]) -> None:
-        """Append another file's decisions on what is equal here. The caller calls `sync`."""
-        picture = JudgedPicture.of_record(record).to_json()
-        with self._locked() as file:
-            for id, outcome in outcome_of_id.items():
-                change = _change(id, outcome.before, outcome.after, as_written=outcome.before)
-                line = {"record": key, "picture": picture, "changes": [change], "action": "taken"}
-                self._append(file, outcome.who, {"file": self.file, **line})
 
     def tell_damaged(self) -> None:
         for line in self.damaged:
@@ -138,7 +122,7 @@ class Decisions:
                 is_taken = True
                 try:
                     self._take(parse_line(raw_line))
-                except (BrokenRow, KeyError, AttributeError, TypeError):
+                except (BrokenRow, KeyError, AttributeError, TypeError, ValueError):
                     is_taken = False
                 is_whole = raw_line.endswith(b"\n")
                 if not is_taken and not is_whole:
@@ -158,14 +142,83 @@ class Decisions:
             if sample not in self.samples:
                 self.samples.append(sample)
             return
-        uid = line.get("uid")  # decisions of `take_equal` have none
-        if uid and str(uid) in self._line_of_uid:
+        check_acts(line)
+        picture = PictureName.of_line(line)
+        uid = str(line.get("uid") or "")
+        if uid and uid in self._line_of_uid:
             return
-        file = str(line.get("file"))
-        standing = self.standing if file == self.file else self._of_others[file]
-        standing.take(line)
-        if uid:
-            self._line_of_uid[str(uid)] = line
+        self._lines_of_picture[picture.name].append(len(self.lines))
+        self.lines.append(line)
+        self._line_of_uid[uid] = line
+        if line.get("undoes"):
+            self._set_held(str(line["undoes"]), False)
+        self._sizes.add(picture.size)
+        if "comment" in line or any("added" in act for act in line["acts"]):
+            self._sizes_of_whole.add(picture.size)
+            self._paths_of_whole.add(picture.path)
+        for act in line["acts"]:
+            if "box" in act:
+                self._boxes.add((act["phrase"], tuple(act["box"])))
+            else:
+                self._phrases.add(act["phrase"])
+
+    def _set_held(self, uid: str, is_held: bool) -> None:
+        """Note whether a decision holds. An undo that holds no more brings back what it undid."""
+        if is_held:
+            self._taken_back.discard(uid)
+        else:
+            self._taken_back.add(uid)
+        undone = self._line_of_uid.get(uid, {}).get("undoes")
+        if undone:
+            self._set_held(str(undone), not is_held)
+
+    def review_of(
+        self, record: Record, expressions: Mapping[str, Expression] | None = None
+    ) -> RecordReview:
+        """Return what holds on a record. Raises BrokenRow for one that can't be read."""
+        written = expressions_of(record) if expressions is None else expressions
+        replay, review = self._replayed(record, written)
+        return review._replace(outcomes=replay.decided()) if replay else review
+
+    def _replayed(
+        self, record: Record, written: Mapping[str, Expression]
+    ) -> tuple[Replay | None, RecordReview]:
+        numbers = self._numbers_for(record, written)
+        if not numbers:
+            return None, RecordReview({})
+        replay = Replay(record, written)
+        comment = None
+        held = []
+        for number in numbers:
+            line = self.lines[number]
+            if line.get("undoes") or str(line.get("uid") or "") in self._taken_back:
+                held.append(number)
+                continue
+            taken = [replay.take(act, str(line.get("who"))) for act in line["acts"]]
+            if "comment" in line:
+                comment = str(line["comment"] or "")
+            if any(taken) or "comment" in line:
+                held.append(number)
+        return replay, RecordReview({}, comment or None, tuple(held))
+
+    def _numbers_for(self, record: Record, written: Mapping[str, Expression]) -> list[int]:
+        """Return which lines are of a record's picture, in their order."""
+        sizes = self._sizes if self._names_any(written) else self._sizes_of_whole
+        if not self.lines:
+            return []
+        numbers: list[int] = []
+        for name in names_of(record, sizes):
+            numbers += self._lines_of_picture.get(name, ())
+        return sorted(numbers)
+
+    def _names_any(self, written: Mapping[str, Expression]) -> bool:
+        for row in written.values():
+            text = row["text"]
+            if text in self._phrases:
+                return True
+            if any((text, tuple(box["bbox"])) in self._boxes for box in row["instances"]):
+                return True
+        return False
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -203,14 +256,14 @@ class Decisions:
     def decide(
         self, record: Record, key: str, request: Mapping[str, Any], who: str
     ) -> list[dict[str, Any]]:
-        """Check a reviewer's decision, append it to the file and return its changes.
+        """Check a reviewer's decision, append it, and return `id` and `after` of what it changed.
 
         After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
         decision, or `changes`, each with:
 
         - `id`, the expression's; any text where the expression is `fresh`
         - `version`, as the reviewer saw it
-        - `after`, as `reviewed_expression` takes it, None to delete it
+        - `after`, as `acts_for` takes it, None to delete it
 
         Raises InputError and StorageFailed.
         """
@@ -218,82 +271,89 @@ class Decisions:
         with self._locked() as file:
             # A page sends a decision again if it got no answer: it is answered, and not appended.
             if about.get("uid") in self._line_of_uid:
-                return self._changes_of(about["uid"], key)
-            picture = JudgedPicture.of_record(record)
+                return self._changes_made(record, self._line_of_uid[about["uid"]], key)
+            picture = PictureName.of_record(record)
             shown_digest = request.get("digest")  # None if the picture couldn't be read then
             if shown_digest is not None and shown_digest != picture.digest:
                 raise InputError("the picture was replaced since it was shown here: look again")
-            changes = self._changes_for(record, key, request, who)
-            about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
-            self._append(file, who, {**about_row, "changes": changes, **about})
-            return changes
+            acts: list[Act] = []
+            ids: list[str] = []
+            if request.get("undoes"):
+                ids = self._ids_to_undo(str(request["undoes"]), key)
+            else:
+                acts, ids = self._acts_for(record, request, who)
+            line = {"picture": picture.to_json(), "record": key, "acts": acts, "ids": ids, **about}
+            self._append(file, who, line)
+            return self._changes_made(record, self.lines[-1], key)
 
-    def _changes_for(
-        self, record: Record, key: str, request: Mapping[str, Any], who: str
+    def _changes_made(
+        self, record: Record, line: Mapping[str, Any], key: str
     ) -> list[dict[str, Any]]:
-        """Return the changes that a request asks for, checked, as a decision's line has them."""
-        expressions = _ExpressionsInChange(record, self.standing.review_of(key))
-        if not request.get("undoes"):
-            changes = objects_under(request, "changes")
-            return [expressions.change(wanted, who) for wanted in changes]
-        undone = []
-        for change in reversed(self._changes_of(request["undoes"], key)):
-            # The undo is refused if somebody has changed the expression since.
-            version = version_of(change["after"])
-            wanted = {**change, "version": version, "after": change["before"]}
-            undone.append(expressions.change(wanted, who, is_undo=True))
-        return undone
-
-    def _changes_of(self, uid: Any, key: str) -> list[dict[str, Any]]:
-        line = self._line_of_uid.get(uid, {})
         if line.get("record") != key:
             raise InputError("there is no such decision on this record")
-        return list(line["changes"])
+        replay = self._now(record)
+        standing = replay.standing()
+        return [{"id": id, "after": standing.get(id)} for id in line.get("ids", ())]
+
+    def _now(self, record: Record) -> Replay:
+        written = expressions_of(record)
+        replay, _ = self._replayed(record, written)
+        return replay or Replay(record, written)
+
+    def _acts_for(
+        self, record: Record, request: Mapping[str, Any], who: str
+    ) -> tuple[list[Act], list[str]]:
+        """Return the acts that a request asks for, checked, and the ids of what they are on."""
+        replay = self._now(record)
+        acts: list[Act] = []
+        ids = []
+        for wanted in objects_under(request, "changes"):
+            id = str(wanted.get("id") or "")
+            if wanted.get("fresh") or not id:
+                id = next_id(record, replay.outcomes)
+            current = replay.standing()
+            before = current.pop(id, None)
+            if version_of(before) != wanted.get("version"):
+                outcome = replay.outcomes.get(id)
+                name = before["text"] if before else id
+                reviewer = outcome.who if outcome and outcome.who else "somebody"
+                raise InputError(f"{name}: {reviewer} changed it meanwhile")
+            for act in acts_for(record, id, before, wanted.get("after"), current):
+                replay.take(act, who)
+                acts.append(act)
+            ids.append(id)
+        return acts, ids
+
+    def _ids_to_undo(self, uid: str, key: str) -> list[str]:
+        """Return the ids of what a decision is on.
+
+        Raises InputError if there is no such decision, or a later one is on the same phrases.
+        """
+        undone = self._line_of_uid.get(uid, {})
+        if undone.get("record") != key:
+            raise InputError("there is no such decision on this record")
+        phrases = _phrases_in(self._undone_at_last(undone))
+        for number in reversed(self._lines_of_picture[PictureName.of_line(undone).name]):
+            line = self.lines[number]
+            if line is undone:
+                break
+            if line.get("undoes") or str(line.get("uid")) in self._taken_back:
+                continue
+            for phrase in phrases & _phrases_in(line):
+                raise InputError(f"{phrase}: {line.get('who')} changed it meanwhile")
+        return list(undone.get("ids", ()))
+
+    def _undone_at_last(self, line: dict[str, Any]) -> dict[str, Any]:
+        while line.get("undoes"):
+            line = self._line_of_uid.get(str(line["undoes"]), {})
+        return line
 
 
-class _ExpressionsInChange:
-    """The expressions of a record, while the changes of one decision are made one by one."""
-
-    def __init__(self, record: Record, review: RecordReview) -> None:
-        self._record = record
-        self._review = review
-        self._written = expressions_of(record)  # as the pipeline wrote them, by id
-        # as the decisions so far leave them, and then each change of this one
-        self._current = standing_expressions(record, self._written, review.outcomes)
-
-    def change(self, wanted: Mapping[str, Any], who: str, is_undo: bool = False) -> dict[str, Any]:
-        """Make a change, and return it as a decision's line has it. Raises InputError."""
-        id = str(wanted.get("id") or "")
-        if wanted.get("fresh") or not id:
-            # Ids of deleted expressions, which `outcomes` has, stay taken: an undo may bring one
-            # back.
-            taken = {**self._written, **self._review.outcomes, **self._current}
-            id = next_id(self._record, taken)
-        # Taken out of `_current`, which then has only the others, and put back in below.
-        before = self._current.pop(id, None)
-        if version_of(before) != wanted.get("version"):
-            outcomes = self._review.outcomes
-            name = before["text"] if before else id
-            reviewer = outcomes[id].who if id in outcomes else "somebody"
-            raise InputError(f"{name}: {reviewer} changed it meanwhile")
-        after = wanted.get("after")
-        if after is not None and not is_undo:  # an undo has a whole expression already
-            after = reviewed_expression(self._record, id, before, after, who, others=self._current)
-        if after:  # else it is deleted
-            self._current[id] = after
-        return _change(id, before, after, as_written=self._written.get(id))
-
-
-def _change(
-    id: str,
-    before: Expression | None,
-    after: Expression | None,
-    as_written: Expression | None,
-) -> dict[str, Any]:
-    change = {"id": id, "version": version_of(before), "before": before, "after": after}
-    if before != as_written:
-        change["original"] = as_written
-    return change
+def _phrases_in(line: Mapping[str, Any]) -> set[str]:
+    phrases = set[str]()
+    for act in line.get("acts", ()):
+        phrases |= {act["phrase"], act.get("text", act["phrase"])}
+    return phrases
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -222,10 +222,14 @@ def boxes_of_same_thing(
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
         # A negative phrase was made up to be absent: a box of it isn't of the thing.
-        if isinstance(row.get("class"), str) and not is_negative(row):
-            ids_of_class.setdefault(class_key(row["class"]), []).append(id)
+        has_class = isinstance(row.get("class"), str) and not is_negative(row)
+        # A phrase without a class has several boxes of a thing only where they are equal.
+        key = class_key(row["class"]) if has_class else f"\n{id}"
+        ids_of_class.setdefault(key, []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
+        if len(ids) == 1 and len(expressions[ids[0]]["instances"]) < 2:
+            continue
         # A thing [(0, 1), (2, 0)] has two boxes. The surest is box 1 of the phrase ids[0], the
         # other is box 0 of ids[2].
         for thing in things_of([expressions[id]["instances"] for id in ids]):

@@ -3,10 +3,10 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
-from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
@@ -23,8 +23,6 @@ from dataflow_grounding.review._overlay import (
     reviewer_verdict,
     version_of,
 )
-from dataflow_grounding.review._record_view import expressions_of
-from dataflow_grounding.review._standing import DecidedInOtherFiles
 from dataflow_grounding.review.queues import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -36,41 +34,36 @@ def apply_decisions(
     out: str | None = None,
     downloads: tuple[str, ...] = (),
     keep_rejected: bool = True,
-    take_equal: bool = False,
 ) -> dict[str, Any]:
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
     - `out` is a new file, None for annotations.reviewed.jsonl next to the records.
     - `downloads` are files of decisions, which a page offers when its server is gone.
-    - With `take_equal`, decisions on equal boxes of other files are taken over, too. Boxes are
-      equal by picture, text and corners.
     """
     files = review_files(results)
     path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
     new_count, refused = _take_downloads(results, downloads)
-    # A file that can't be read has no digest, and no decision is of it.
-    decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
+    decisions = Decisions(files.decisions)
     decisions.tell_damaged()
-    equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
-    if not decisions.count:
-        raise _no_decisions(results, files, refused)
     # Later reviews and pipelines go on from the review's own file. So it always has the rejected
     # boxes, too, even if the user names it as `out` and wants none.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
+    held = _decisions_held(files, decisions)
+    if not held:
+        raise _no_decisions(results, files, refused)
     counts, boxes_left_out = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
     if is_own_file:
-        note_source(files.annotations, decisions.file)
+        note_source(files.annotations, digest_of(files.annotations) or "")
     else:
         keep_classes(results, path)
     return {
         "reviewed": path,
         **counts,
-        "equal_boxes": equal_boxes,
         "boxes_left_out": boxes_left_out,
-        "decisions": decisions.count,
+        "decisions": held,
         "taken_over": new_count,
         "refused": refused,
     }
@@ -124,9 +117,23 @@ def _write_reviewed(
 
 def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[Record, Record]]:
     """Yield each record as the pipeline wrote it, and with all decisions on it."""
-    for key, record in records_with_keys(files.annotations):
-        review = decisions.standing.review_of(key)
-        yield record, as_reviewed(record, review.outcomes, review.comment)
+    for _, record in records_with_keys(files.annotations):
+        try:
+            review = decisions.review_of(record)
+        except BrokenRow:  # it has no phrases that a decision could be on
+            yield record, record
+        else:
+            yield record, as_reviewed(record, review.outcomes, review.comment)
+
+
+def _decisions_held(files: ReviewFiles, decisions: Decisions) -> int:
+    """Return how many decisions say something of the records."""
+    held = set[int]()
+    if decisions.lines:
+        for _, record in records_with_keys(files.annotations):
+            with suppress(BrokenRow):
+                held.update(decisions.review_of(record).decisions)
+    return len(held)
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
@@ -142,57 +149,6 @@ def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> N
         # An outline is dropped where a person drew the box with other edges.
         if was_outlined.get(box_id, False) and not is_outlined:
             counts["outlines_left_out"] += 1
-
-
-def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    """Tell how much equals what was reviewed in other files; return how much of it was taken."""
-    in_other_files = decisions.decided_in_other_files()
-    if in_other_files is None:
-        return 0
-    counts = _count_and_take_equal(files, decisions, in_other_files, take)
-    equal = counts["equal"]  # boxes, and phrases without a box
-    # Nothing is said where all that is equal is decided here, as after --take-equal.
-    if equal or not counts["equal, but decided"]:
-        how = "there is nothing to take over"
-        if equal:
-            how = "taken over" if take else "--take-equal takes these decisions over"
-        things = "boxes or phrases without a box" if counts["phrases"] else "boxes"
-        all_count = counts["boxes"] + counts["phrases"]
-        share = equal / all_count if all_count else 0.0
-        say(
-            f"Note: {equal:,} of {all_count:,} {things} ({share:.0%}) equal what was reviewed in"
-            f" another file, by picture, text and box: {how}"
-        )
-    if not take:
-        return 0
-    decisions.sync()
-    return equal
-
-
-def _count_and_take_equal(
-    files: ReviewFiles, decisions: Decisions, in_other_files: DecidedInOtherFiles, take: bool
-) -> Counter[str]:
-    """Count boxes, phrases without a box, and those that equal one of `in_other_files`."""
-    counts = Counter[str]()
-    for key, record in records_with_keys(files.annotations):
-        try:
-            expressions = expressions_of(record)
-        except BrokenRow:  # it has no phrases that a decision could be on
-            continue
-        for expression in expressions.values():
-            counts["boxes"] += len(expression["instances"])
-            counts["phrases"] += not expression["instances"]
-        decided_here = decisions.standing.review_of(key).outcomes
-        found = in_other_files.outcomes_for(record, key, expressions)
-        # A decision on a phrase in this file comes first: its boxes don't count as equal.
-        undecided = {id: equal for id, equal in found.items() if id not in decided_here}
-        for id, equal in found.items():
-            name = "equal" if id in undecided else "equal, but decided"
-            counts[name] += equal.box_count or 1  # 0 is of a phrase without a box
-        if take and undecided:
-            outcomes = {id: equal.outcome for id, equal in undecided.items()}
-            decisions.take_equal(record, key, outcomes)
-    return counts
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
@@ -213,11 +169,7 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _refuse_log(path: str, own: str) -> None:
     """Refuse decisions that `review` itself wrote; `own` is this review's file, for the message."""
     for row in read_rows(path):  # it may be of a review on another machine
-        changes = (row.data or {}).get("changes")
-        if not isinstance(changes, list):
-            continue
-        # Changes of a page's download don't have `before`.
-        if any(isinstance(change, dict) and "before" in change for change in changes):
+        if row.data and "acts" in row.data:  # a page's download has `changes`
             raise InputError(
                 f"{path} is what `review` itself wrote: name what a page has downloaded, or copy it"
                 f" to {own} where there is none yet"
@@ -230,7 +182,7 @@ def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list
         return 0, []
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
-    count_before = decisions.count
+    count_before = len(decisions.lines)
     for path in downloads:  # all of them, before a decision of any is taken
         _refuse_log(path, decisions.path)
     refused: list[str] = []
@@ -242,7 +194,7 @@ def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list
             except (InputError, BrokenRow) as why:
                 refused.append(f"{path}, line {row.line}: {why}")
     decisions.sync()
-    return decisions.count - count_before, refused
+    return len(decisions.lines) - count_before, refused
 
 
 class _Download:

@@ -5,7 +5,10 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import islice
+from hashlib import blake2b
+from heapq import nsmallest
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
@@ -14,6 +17,7 @@ from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     DOUBT,
     Record,
@@ -23,12 +27,12 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
-from dataflow_grounding.data.reviewed import digest_of
 from dataflow_grounding.data.rows import read_unbroken_rows
+from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.selection import status_of
-from dataflow_grounding.review._decisions import Decisions, review_files
-from dataflow_grounding.review._judged_pictures import file_name
+from dataflow_grounding.review._decisions import Decisions, RecordReview, review_files
+from dataflow_grounding.review._names import PictureName, file_name
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import (
     Expression,
@@ -36,7 +40,6 @@ from dataflow_grounding.review._record_view import (
     expressions_of,
     picture_column,
 )
-from dataflow_grounding.review._standing import RecordReview
 
 T = TypeVar("T")
 
@@ -68,37 +71,58 @@ class Item(NamedTuple):
     status: str
     score: float | None
     doubt: float  # how soon it is to be looked at
+    number: int = 0  # made of its name, by which samples are drawn
     # The boxes of the same thing that other phrases of the class have: id, index and phrase of
     # each. They are judged with this one, the surest.
     also: tuple[tuple[str, int, str], ...] = ()
 
 
 class Reviewable:
-    """The records of RESULTS, kept in a temporary file, and what there is to decide in them."""
+    """The pictures of RESULTS, kept in a temporary file, and what there is to decide in them.
+
+    All records of a picture are one, with each phrase once and the boxes of all.
+    """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
         self.files = review_files(results)
-        self.decisions = Decisions(self.files.decisions, digest_of(self.files.annotations) or "")
+        self.decisions = Decisions(self.files.decisions)
         # The folder of pictures that the user named, as reviews.jsonl states it.
         self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
         self.folders = image_folders_of(results, image_root)
-        self.keys: list[str] = []  # what decisions call each record
+        self.keys: list[str] = []  # what the page calls each record
         self.index_of: dict[str, int] = {}  # a record's index, by its key
         self.file_names: list[str] = []  # of each record's picture
         self.items: list[Item] = []
         self.unread: list[str] = []  # a line for each record whose phrases can't be read
         self._rows = RowsOnDisk()
+        self._row_of_index: dict[int, int] = {}  # where it isn't the index: of joined records
+        self._reviews: dict[int, RecordReview] = {}  # of records that were decided on, by index
+        self._lines_known = len(self.decisions.lines)
         self._read_records()
 
     def _read_records(self) -> None:
         remarks = Remarks()
         remarks_by_index: dict[int, tuple[str, ...]] = {}
-        records = records_with_keys(self.files.annotations, self.folders)
-        for index, (key, record) in enumerate(records):
-            self._add(index, key, record)
+        # The index of each picture's first record, by a hash of its path: that takes little memory.
+        index_of_picture = NumberTable()
+        further = defaultdict[int, list[Record]](
+            list
+        )  # records of a picture that has one, by index
+        for key, record in records_with_keys(self.files.annotations, self.folders):
+            path = path_of(record)
+            index = index_of_picture.get(hash(path)) if path else None
+            if index is None:
+                index = len(self.keys)
+                if path:
+                    index_of_picture.set(hash(path), index)
+                self._add(index, key, record)
+            else:
+                further[index].append(record)
+                self.index_of[key] = index
             of_record = remarks.add(record)
             if of_record:
                 remarks_by_index[index] = tuple(of_record)
+        self._join(further)
         # Which remarks are rare is known once all were counted.
         rare_records = {index for index, said in remarks_by_index.items() if remarks.is_rare(said)}
         for position, item in enumerate(self.items):
@@ -109,23 +133,65 @@ class Reviewable:
         self.keys.append(key)
         self.index_of[key] = index
         self.file_names.append(file_name(path_of(record)))
+        self._store(record)
+        self._find_items(index, record)
+
+    def _store(self, record: Record) -> None:
         # All that `record` needs to make the record from it.
         self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
+
+    def _find_items(self, index: int, record: Record) -> None:
         try:
-            self.items += _items_of(index, record, expressions_of(record))
+            expressions = expressions_of(record)
         except BrokenRow as why:  # the record has no items; its page says why, too
             self.unread.append(f"record {index + 1}: {why}")
+            return
+        self.items += _items_of(index, record, expressions)
+        review = self.decisions.review_of(record, expressions)
+        if review.decisions:
+            self._reviews[index] = review
+
+    def _join(self, further: Mapping[int, list[Record]]) -> None:
+        """Make the records of each picture one."""
+        if not further:
+            return
+        self.items = [item for item in self.items if item.record not in further]
+        for index, records in further.items():
+            joined = _joined([self.record(index), *records])
+            self._row_of_index[index] = len(self._rows)
+            self._store(joined)
+            self._reviews.pop(index, None)
+            self._find_items(index, joined)
+        self.items.sort(key=lambda item: item.record)
+
+    def refresh(self) -> None:
+        """Take in what others have decided since the last call."""
+        self.decisions.refresh()
+        lines = self.decisions.lines
+        changed = {self.index_of.get(str(line["record"])) for line in lines[self._lines_known :]}
+        self._lines_known = len(lines)
+        for index in changed:
+            if index is not None:
+                self._reviews[index] = self._review_now(index)
+
+    def _review_now(self, index: int) -> RecordReview:
+        try:
+            return self.decisions.review_of(self.record(index))
+        except BrokenRow:
+            return RecordReview({})
 
     def decided_records(self) -> list[int]:
-        keys = self.decisions.standing.outcomes
-        return [self.index_of[key] for key in keys if key in self.index_of]
+        self.refresh()
+        return list(self._reviews)
 
     def review_of(self, index: int) -> RecordReview:
-        return self.decisions.standing.review_of(self.keys[index])
+        if self._lines_known < len(self.decisions.lines):
+            self.refresh()
+        return self._reviews.get(index, RecordReview({}))
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it; from any thread."""
-        stored = self._rows[index]
+        stored = self._rows[self._row_of_index.get(index, index)]
         return Record(
             stored["row"],
             self.folders,
@@ -135,7 +201,11 @@ class Reviewable:
         )
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """Draw items by a seed; return what reviews.jsonl states of the sample, and its items."""
+        """Draw items by a seed; return what reviews.jsonl states of the sample, and its items.
+
+        The order of records makes no difference, and of items that are as they were the same are
+        drawn in a file that a later run wrote.
+        """
         annotations = self.files.annotations
         if self.unread:
             more = f" ({len(self.unread)} such records)" if len(self.unread) > 1 else ""
@@ -145,21 +215,66 @@ class Reviewable:
             )
         if not self.items:
             raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
-        drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
-        box_count = len([item for item in self.items if item.box is not None])
-        phrase_count = len(self.items) - box_count
+        # Each item has a number by the seed and its name; those with the least are drawn.
+        numbers: list[tuple[bytes, int]] = []
+        for place, item in enumerate(self.items):
+            by_seed = blake2b(f"{seed} {item.number}".encode(), digest_size=8).digest()
+            numbers.append((by_seed, place))
+        drawn = [self.items[place] for _, place in nsmallest(size, numbers)]
+        box_count = sum(item.box is not None for item in self.items)
         stated = {
             "size": len(drawn),
             "seed": seed,
-            "of": {"boxes": box_count, "phrases_without_boxes": phrase_count},
-            "annotations": digest_of(annotations),
-            "items": [self.named(item) for item in drawn],
+            "of": {"boxes": box_count, "phrases_without_boxes": len(self.items) - box_count},
+            "items": self._names_of(drawn),
         }
         return stated, drawn
 
+    def _names_of(self, items: Sequence[Item]) -> list[list[Any]]:
+        """Return items' names: each its picture's, phrase, and corners; None without a box."""
+        names: dict[Item, list[Any]] = {}
+        index_of_record = attrgetter("record")
+        # a record is read once for all its items, of which it may have thousands
+        for index, of_record in groupby(sorted(items, key=index_of_record), index_of_record):
+            record = self.record(index)
+            picture = PictureName.of_record(record).name
+            expressions = expressions_of(record)
+            for item in of_record:
+                boxes = expressions[item.id]["instances"]
+                corners = None if item.box is None else list(boxes[item.box]["bbox"])
+                names[item] = [picture, item.text, corners]
+        return [names[item] for item in items]
+
     def named(self, item: Item) -> list[str | int | None]:
-        """Return what an item is called in a file: ["a.jpg", "a.jpg#0", 1], None without a box."""
+        """Return where an item is, for people: ["a.jpg", "a.jpg#0", 1], None without a box."""
         return [self.keys[item.record], item.id, item.box]
+
+
+def _joined(records: Sequence[Record]) -> Record:
+    """Return one record of a picture, with each phrase once and the boxes of all that have it."""
+    caption = caption_of_spans(records[0])
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        own = [*expressions_of(record).values()]
+        if caption_of_spans(record) != caption:  # a place in another caption
+            own = [{**row, "char_span": None, "caption_span": None} for row in own]
+        rows.append({**record, "expressions": own})
+    [whole] = pictures(rows, lambda _: "this picture")
+    own_count = len(rows[0]["expressions"])
+    joined = whole["expressions"][:own_count]  # where a phrase may be twice, at two places
+    first_of_text: dict[str, dict[str, Any]] = {}
+    for row in joined:
+        first_of_text.setdefault(row["text"], row)
+    for row in whole["expressions"][own_count:]:
+        same = first_of_text.setdefault(row["text"], row)
+        if same is row:
+            joined.append(row)
+            continue
+        corners = [box["bbox"] for box in same["instances"]]
+        boxes = [box for box in row["instances"] if box["bbox"] not in corners]
+        if boxes:
+            same |= {"instances": [*same["instances"], *boxes], "status": "grounded"}
+    return records[0].updated({"expressions": joined})
 
 
 def _stated_root(image_root: str, decisions: str) -> str:
@@ -198,7 +313,8 @@ def _items_of(
             Item, record=record_index, id=id, text=text, head=head, status=status_of(row)
         )
         if not row["instances"]:
-            yield item_of_phrase(box=None, score=None, doubt=doubts[id, None])
+            number = _number_of(record, text, None)
+            yield item_of_phrase(box=None, score=None, doubt=doubts[id, None], number=number)
         for index, instance in enumerate(row["instances"]):
             own_box = (id, index)
             boxes_of_thing = same_thing.get(own_box, [own_box])  # the surest one first
@@ -208,10 +324,17 @@ def _items_of(
             score = instance["score"]
             yield item_of_phrase(
                 box=index,
+                number=_number_of(record, text, instance["bbox"]),
                 score=float(score) if is_number(score) else None,
                 doubt=max(doubts[box] for box in boxes_of_thing),
                 also=tuple((other, place, expressions[other]["text"]) for other, place in others),
             )
+
+
+def _number_of(record: Record, text: str, corners: Sequence[float] | None) -> int:
+    name = repr((record.unique_id, text, corners and [*map(float, corners)]))
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _doubts_of(

@@ -18,7 +18,7 @@ from dataflow_grounding.data.records import Record, annotated_column, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import page_file
-from dataflow_grounding.review._judged_pictures import JudgedPicture
+from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import (
     Outcome,
     reviewer_verdict,
@@ -113,7 +113,7 @@ class Session:
         `wanted` has the `mode` (`grid` for a page of boxes), the filters that a `Queue` takes, and
         the `place` in the queue that the answer before had.
         """
-        self.decisions.refresh()  # others may have decided meanwhile
+        self.reviewable.refresh()  # others may have decided meanwhile
         order = wanted.get("order") or self.order
         filters = {**wanted, "order": order}
         queue = self._cached_queue(*[filters.get(name) or "" for name in _FILTERS])
@@ -179,7 +179,7 @@ class Session:
     def _view_without_verdicts(self, index: int, record: Record, shown: Record) -> dict[str, Any]:
         """Return a view of `shown`, the record with the decisions on its expressions."""
         key = self.reviewable.keys[index]
-        digest = JudgedPicture.of_record(record).digest
+        digest = PictureName.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
         view["place"] = index  # by which the page asks for the record and its picture
         # The page's decisions state it: they are refused if the file was replaced since.
@@ -268,11 +268,9 @@ def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> N
         for index, box in enumerate(boxes):
             box["box"] = index
         return
-    for index in range(len(outcome.positions)):
-        index_now = outcome.index_after(index)
-        # A later run may have fewer boxes than the reviewer saw.
-        if index_now is not None and index_now < len(boxes):
-            boxes[index_now]["box"] = index
+    for box, origin in zip(boxes, outcome.origins, strict=True):
+        if origin is not None:
+            box["box"] = origin
 
 
 def _name_same_things(

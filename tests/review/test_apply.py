@@ -116,7 +116,7 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     cat |= {"char_span": [12, 17]}
     captions = {"caption": "Two,  a dog, A cat.", "cleaned_caption": "Two, a dog, A cat."}
     write(folder, dog, cat, **captions)
-    dog, cat = applied(folder, 0, "--take-equal")
+    dog, cat = applied(folder)
     assert (dog["char_span"], dog["caption_span"]) == ([5, 10], [6, 11])
     assert (cat["text"], cat["char_span"], cat["caption_span"]) == ("cat", [14, 17], [15, 18])
 
@@ -128,7 +128,7 @@ def test_new_words_that_a_later_caption_has_not_once_have_no_place_in_it(
     folder = write(tmp_path, phrase("a cat", "A", char_span=[0, 5]), caption="a cat.")
     decided(folder, "a#0", {**judged("A"), "text": "cat", "char_span": [2, 5]})
     write(folder, phrase("a cat", "A", char_span=[4, 9]), caption=caption)
-    [row] = applied(folder, 0, "--take-equal")
+    [row] = applied(folder)
     assert (row["text"], row["char_span"], row["caption_span"]) == ("cat", None, None)
 
 
@@ -144,11 +144,11 @@ def test_a_phrase_of_a_record_without_a_caption_has_no_place_in_one(
     [row] = applied(folder)
     assert (row["char_span"], row["caption_span"]) == (span, span)
     write(folder, phrase("None of 21", "A"), caption=caption)
-    [row] = applied(folder, 0, "--take-equal")
+    [row] = applied(folder)
     assert (row["text"], row["char_span"], row["caption_span"]) == (text, None, None)
 
 
-def test_nothing_holds_on_another_file_and_all_of_it_on_the_first(tmp_path: Path) -> None:
+def test_a_decision_holds_where_its_name_is_and_nowhere_without(tmp_path: Path) -> None:
     circle = phrase("A black circle", "A", char_span=[0, 14])
     rows = circle, phrase("an elephant", "B")
     folder = write(tmp_path, *rows, caption="A black circle.")
@@ -160,14 +160,16 @@ def test_nothing_holds_on_another_file_and_all_of_it_on_the_first(tmp_path: Path
     before = applied(folder)
     later = phrase("A round black circle", "A", char_span=[0, 20]), phrase("an elephant", "C")
     write(folder, *later, caption="A round black circle.")
-    done = command(["apply", str(folder), "--take-equal"])
-    assert (done.code, "0 of 2 boxes (0%) equal what was" in done.err) == (2, True)
     view = Session(Reviewable(str(folder)), "ann").view(0)
-    assert [row["text"] for row in view["expressions"]] == [row["text"] for row in later]
-    assert [row["verified"] for row in view["expressions"]] == [None, None]
+    shown = [(row["text"], row["verified"]) for row in view["expressions"]]
+    # other words and another box ask again; the phrase that a person added is there, too
+    assert shown == [("A round black circle", None), ("an elephant", None), ("circle", True)]
+    assert applied(folder)[2]["char_span"] == [14, 20]
     write(folder, *rows, caption="A black circle.")
     assert applied(folder) == before  # no decision is lost
-    assert command(["apply", str(folder)]).err == ""
+    write(folder, *later, image_id="b")
+    done = command(["apply", str(folder)])
+    assert (done.code, "no decisions on" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -184,10 +186,11 @@ def test_other_words_are_of_another_class(tmp_path: Path, words: str, expected: 
     after = {**judged("A"), "text": words, "char_span": None}
     assert not decided(folder, "a#0", after, "phrase")["error"]
     drawn = {**after, "instances": [{"bbox": BOXES["B"], "from": None}]}
-    decided(folder, "", {}, "add", changes=[{"fresh": True, "version": "", "after": drawn}])
-    changed, *others, added = applied(folder)
-    for row in (changed, added):
-        assert (row["text"], row.get("class")) == (words, expected)
+    added = {"fresh": True, "version": "", "after": drawn}
+    refused = decided(folder, "", {}, "add", changes=[added])["error"]
+    assert f"there is a phrase {words!r} already" in refused
+    changed, *others = applied(folder)
+    assert (changed["text"], changed.get("class")) == (words, expected)
     assert [row["class"] for row in others] == ["dog", "necktie"]
 
 
@@ -318,7 +321,7 @@ def test_lines_that_can_not_be_read_and_decisions_on_another_file_are_told(tmp_p
     decided(folder, "a#0", judged("A"))
     assert [row.get("verified") for row in applied(folder)] == [True, True]
     write(folder, phrase("a dog", "A"), image_id="b")
-    assert "0 of 1 boxes (0%) equal what was" in command(["apply", str(folder)]).err
+    assert "no decisions on " in command(["apply", str(folder)]).err
 
 
 def test_a_damaged_line_changes_nothing_at_all(tmp_path: Path) -> None:
@@ -327,15 +330,12 @@ def test_a_damaged_line_changes_nothing_at_all(tmp_path: Path) -> None:
     decided(folder, "e", judged("A"))
     log = folder / "reviews.jsonl"
     [first] = rows_of(log)
-    [change] = first["changes"]
-    other = phrases_of(folder)["f"]
-    damaged = [
-        [{**change, "after": None}, {"before": other, "after": None}],  # the second has no id
-        [{**change, "before": change["after"], "after": {"text": "a bus"}}],  # no instances
-    ]
-    write_rows(log, first, *({**first, "uid": str(c), "changes": c} for c in damaged))
+    [act] = first["acts"]
+    gone = {"phrase": "a cat", "gone": True}
+    damaged = [[gone, {**act, "box": [1, 2]}], [gone, {**act, "phrase": 7}], [gone, "a bus"]]
+    write_rows(log, first, *({**first, "uid": str(a), "acts": a} for a in damaged))
     done = command(["apply", str(folder)])
-    for number in (2, 3):
+    for number in (2, 3, 4):
         assert f"{log}, line {number} can't be read" in done.err
     assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
 
@@ -361,12 +361,14 @@ def test_what_builds_on_a_refused_decision_is_refused_also_where_the_id_is_anoth
     tmp_path: Path,
 ) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
-    new = {"text": "a cat", "char_span": None, **found({"bbox": BOXES["B"], "from": None})}
-    added = {"fresh": True, "version": "", "after": new}
-    decided(folder, "", {}, "add", changes=[added])  # it is a#1 here
+    new = {"char_span": None, **found({"bbox": BOXES["B"], "from": None})}
+    added = {"fresh": True, "version": ""}
+    # it is a#1 here
+    decided(folder, "", {}, "add", changes=[{**added, "after": {**new, "text": "a cat"}}])
+    own = {**added, "id": "a#1", "after": {**new, "text": "a bus"}}
     downloaded = write_rows(
         folder / "decisions.jsonl",
-        line("own0", {**added, "id": "a#1"}, action="add"),
+        line("own0", own, action="add"),
         line("own1", {"id": "a#1", "version": "x", "after": {"instances": [{"bbox": 1}]}}),
         line("own2", {"id": "a#1", "version": "x", "after": judged("B", False)}, action="reject"),
     )
@@ -374,7 +376,7 @@ def test_what_builds_on_a_refused_decision_is_refused_also_where_the_id_is_anoth
     assert done.code == 1, done
     assert ("line 2: " in done.err, "line 3: " in done.err) == (True, True), done
     [record] = rows_of(folder / "annotations.reviewed.jsonl")
-    assert [row["text"] for row in record["expressions"]] == ["a dog", "a cat", "a cat"]
+    assert [row["text"] for row in record["expressions"]] == ["a dog", "a cat", "a bus"]
 
 
 def test_downloaded_decisions_on_one_phrase_build_on_each_other(tmp_path: Path) -> None:
@@ -583,9 +585,9 @@ def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
     assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
     # another run with another box, and that box next to one that was rejected
     write(folder, {**two, "instances": [{"bbox": BOXES["C"]}]})
-    assert command(["apply", str(folder), "--take-equal"]).code == 2
+    assert command(["apply", str(folder)]).code == 2
     write(folder, {**two, "instances": [{"bbox": BOXES["C"]}, {"bbox": BOXES["B"]}]})
-    [dogs] = applied(folder, 0, "--take-equal")
+    [dogs] = applied(folder)
     assert [i.get("verified") for i in dogs["instances"]] == [None, False]
 
 
@@ -596,7 +598,7 @@ def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: 
     # the car has another box now
     write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))
     stands = [("a dog", "C", None), ("a car", "B", None), ("a bus", "bus", True)]
-    assert what_stands(folder, "--take-equal") == stands
+    assert what_stands(folder) == stands
     assert len({row["expression_id"] for row in applied(folder)}) == 3
 
 

@@ -49,13 +49,14 @@ def record(n: int) -> dict[str, Any]:
     phrases = []
     for number, row in enumerate(rows):
         phrases.append({"expression_id": f"{name}#{number}", "char_span": None, **row})
-    made = {"model": "seer", "width": 200, "height": 150, "caption": "", "image_path": "a.png"}
-    return {"image_id": name, **made, "expressions": phrases}
+    made = {"model": "seer", "width": 200, "height": 150, "caption": ""}
+    return {"image_id": name, "image_path": f"{name}.png", **made, "expressions": phrases}
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    Image.new("RGB", (200, 150)).save(tmp_path / "a.png")
+    for n in range(20):
+        Image.new("RGB", (200, 150), (n, n, n)).save(tmp_path / f"r{n}.png")
     folder = tmp_path / "out"
     write_rows(folder / "annotations.jsonl", *map(record, range(20)))
     run = {"model": "seer", "box_format": {"name": "xyxy_px"}, "image_folders": [str(tmp_path)]}
@@ -63,23 +64,12 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def apart(results: Path) -> None:
-    """Each record has a picture of its own: else what is decided on one is of all."""
-    rows = []
-    for n in range(20):
-        rows.append({**record(n), "image_path": f"r{n}.png"})
-        Image.new("RGB", (200, 150), (n, n, n)).save(results.parent / f"r{n}.png")
-    write_rows(results / "annotations.jsonl", *rows)
-
-
 class Review:
     """A reviewer of the page's session: states the sample, sees what it draws, decides."""
 
     def __init__(self, results: Path, root: str = "", **options: Any) -> None:
         self.session = Session(Reviewable(str(results), root or None), **options)
-        stated = lines(results)
-        self.items = [tuple(item) for item in stated[0]["sample"]["items"]] if stated else []
+        self.items = [tuple(self.session.reviewable.named(i)) for i in self.session.sample or ()]
 
     def change(
         self, key: str, id: str, boxes: Any = None, right: bool = True, **more: Any
@@ -270,7 +260,6 @@ ACTS: dict[str, tuple[Callable[[Review, Any], Any], int | None, bool | None]] = 
 
 
 @pytest.mark.parametrize(("act", "boxes", "right"), ACTS.values(), ids=ACTS)
-@pytest.mark.usefixtures("apart")
 def test_what_is_done_to_an_item_decides_whether_it_was_right(
     results: Path, review: Any, act: Any, boxes: int | None, right: bool | None
 ) -> None:
@@ -303,19 +292,21 @@ def test_no_sample_no_certificate(results: Path, review: Any) -> None:
     whole, records = log.read_text(encoding="utf-8"), annotations.read_text(encoding="utf-8")
     [stated, *decisions] = whole.splitlines(keepends=True)
     sample = json.loads(stated)
-    items = sample["sample"]["items"]
-    items[0] = next(item for item in (["r0", "r0#1", 0], ["r1", "r1#1", 0]) if item not in items)
+    sample["sample"]["items"][0] = ["path of no picture", "a dog", None]
     for first, why in (
         ("", "has none"),
-        (json.dumps(sample) + "\n", "the sample of seed 0 is not what it draws"),
-        (stated.replace('"seed": 0', '"seed": 7'), "the sample of seed 7 is not what it draws"),
+        (json.dumps(sample) + "\n", "has changed since one was stated"),
+        (stated.replace('"seed": 0', '"seed": 7'), "has changed since one was stated"),
         ('{"sample": {"size": "all"}}\n', "has changed since one was stated"),
     ):
         log.write_text(first + "".join(decisions), encoding="utf-8")
         refused(why)
     log.write_text(whole, encoding="utf-8")
-    moved = records.replace("[10, 10, 190, 140]", "[10, 10, 190, 141]", 1)
-    annotations.write_text(moved, encoding="utf-8")
+    key, id, _ = boxes_of(reviewer.items)[0]
+    rows = rows_of(annotations)
+    for box in rows[int(key[1:])]["expressions"][int(id[-1])]["instances"]:
+        box["bbox"][3] += 1
+    write_rows(annotations, *rows)
     refused("has changed since one was stated")
     review(5)
     assert certified(results)["samples"][0]["size"] == 5
@@ -370,8 +361,7 @@ def test_samples_stated_in_turn_count_as_one_with_wider_bounds(results: Path, re
     one = review()
     one.judge_all({boxes_of(one.items)[0]})
     two = review(10, seed=5)
-    stated = [line["sample"]["items"] for line in lines(results) if "sample" in line]
-    both = {tuple(item) for items in stated for item in items}
+    both = {*one.items, *two.items}
     for item in both - {*one.items}:
         two.judge(item)
     found = certified(results)
@@ -389,14 +379,13 @@ def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any
     for row in rows:
         row["expressions"][1]["instances"][0]["bbox"] = [0, 0, 50, 50]  # another run
     write_rows(results / "annotations.jsonl", *rows)
-    assert command(["apply", str(results), "--take-equal"]).code == 0
+    assert command(["apply", str(results)]).code == 0
     review()
     found = certified(results)["boxes"]
     assert found["unsettled"] == sum(item[1].endswith("#1") for item in reviewer.items) > 0
     assert found["wrong"] == 0
 
 
-@pytest.mark.usefixtures("apart")
 def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     results: Path, review: Any
 ) -> None:
@@ -412,7 +401,7 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     assert (done.code, done.err.count("\n")) == (2, 1)
     again = f"dataflowgrounding review {path} --sample 80`: what was judged and is as it was"
     assert again in done.err
-    assert command(["apply", str(results), "--take-equal"]).code == 0
+    assert command(["apply", str(results)]).code == 0
     reviewer = review(80, "ben")
     assert certified(results)["reviewers"] == {"ann": 78, "None": 2}
     said = command(["certify", str(results)]).out
@@ -428,7 +417,6 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     assert (found["reviewers"], "not_settled" in found) == ({"ann": 78, "ben": 2}, False)
 
 
-@pytest.mark.usefixtures("apart")
 def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     results: Path, review: Any
 ) -> None:
@@ -446,34 +434,16 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     assert (found["wrong"], found["unsettled"]) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("own", "second"),
-    [
-        ({}, [10, 10, 60, 60]),
-        ({"bbox_id": None}, [10, 10, 60, 60]),
-        ({"bbox_id": "one"}, [10, 10, 60, 60]),
-        ({"bbox_id": "one"}, [90, 10, 140, 60]),
-    ],
-)
-def test_boxes_without_ids_of_their_own_are_told_apart(
-    results: Path, review: Any, own: dict[str, Any], second: list[float]
-) -> None:
-    for wrong in (0, 1, None):
-        (results / "reviews.jsonl").unlink(missing_ok=True)
-        boxes = [{"bbox": [10, 10, 60, 60], **own}, {"bbox": second, **own}]
-        phrase = {"text": "a dog", "instances": boxes}
-        write_rows(results / "annotations.jsonl", {**record(0), "expressions": [phrase]})
-        reviewer = review()
-        [seen] = reviewer.session.view(0)["expressions"]
-        instances = [
-            {"from": n, "bbox": i["bbox"], "verified": n != wrong}
-            for n, i in enumerate(seen["instances"])
-        ]
-        after = {"status": "grounded", "instances": instances}
-        reviewer.decide("r0", {"id": seen["id"], "version": seen["version"], "after": after})
-        found = certified(results)["boxes"]
-        expected = (0 if wrong is None else 1, 2, 0)
-        assert (found["wrong"], found["looked_at"], found["unsettled"]) == expected
+def test_equal_boxes_of_a_phrase_are_one_to_judge(results: Path, review: Any) -> None:
+    boxes = [{"bbox": [10, 10, 60, 60]}, {"bbox": [90, 10, 140, 60]}, {"bbox": [10, 10, 60, 60]}]
+    phrase = {"text": "a dog", "instances": boxes}
+    write_rows(results / "annotations.jsonl", {**record(0), "expressions": [phrase]})
+    reviewer = review()
+    assert [item[2] for item in sorted(reviewer.items)] == [0, 1]
+    reviewer.judge(("r0", "r0#0", 1))
+    reviewer.judge(("r0", "r0#0", 0), False)
+    found = certified(results)["boxes"]
+    assert (found["wrong"], found["looked_at"], found["unsettled"]) == (1, 2, 0)
 
 
 ONE_BOX = {"image_id": "a", "expressions": [WITH_ONE_ID]}
@@ -523,8 +493,8 @@ def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: A
     rows = lines(results)
     for said in ([], {}, "yes", 1):
         for line in rows[1:]:
-            for instance in line["changes"][0]["after"]["instances"]:
-                instance["verified"] = said
+            for act in line["acts"]:
+                act["right"] = said
         write_rows(results / "reviews.jsonl", *rows)
         assert certified(results)["boxes"]["unsettled"] > 0, said
         assert review().left(), "they can be judged once more"

@@ -156,7 +156,7 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
     expect(page.locator(".expressions li")).to_have_count(3)
     expect(page.locator("#saved")).to_contain_text("all saved")
     [decision] = decisions(tmp_path)
-    assert decision["changes"][0]["after"]["char_span"] == [2, 9]
+    assert decision["acts"][0]["added"]["char_span"] == [2, 9]
     page.reload()  # what the review makes of it, though the phrase ends within a word
     expect(page.locator(".expressions li")).to_have_count(3)
 

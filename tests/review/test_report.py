@@ -657,7 +657,7 @@ def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
         "low": [box(0, 0, 10, 10, score=0.05)],
         "two": [box(0, 0, 10, 10, score=0.55), box(0, 0, 100, 100, score=0.95)],
         "top": [box(0, 0, 300, 300, score=1)],
-        "four": [box(0, 0, 100, 100, score=None)] * 4,
+        "four": [box(n, 0, 100 + n, 100, score=None) for n in range(4)],
     }
     records = [
         {**MUG_ON_TABLE, "image_id": name, "expressions": [expression("", "a mug", *boxes)]}

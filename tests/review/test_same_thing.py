@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.review_page import applied, decisions, drag, near, run, saved, seen, write
-from tests.support.workplace import write_rows
+from tests.support.review_page import applied, drag, near, run, saved, seen, write
 
 pytestmark = pytest.mark.slow
 
@@ -81,18 +80,6 @@ def test_a_sample_and_its_certificate_count_things(results: Path, serve: Any) ->
     assert {(item["id"], item["box"]) for item in items} == {("a#0", 1), ("a#1", 0)}
     certificate = json.loads(run("certify", results, "--json"))
     assert (certificate["boxes"]["of"], certificate["phrases_missed"]["phrases"]) == (2, 2)
-
-
-def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
-    results: Path, serve: Any
-) -> None:
-    serve(results, sample=(9, 0)).kill()
-    [line] = decisions(results)
-    line["sample"]["of"]["boxes"] = 3
-    write_rows(results / "reviews.jsonl", line)
-    told = run("certify", results, code=2)
-    assert "no sample to certify" in told
-    assert "only the rest is asked for" in told
 
 
 def test_what_is_done_to_a_box_is_done_to_each_of_its_thing(

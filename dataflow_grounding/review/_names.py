@@ -1,7 +1,7 @@
-"""Which picture was decided on, by its content, and whether a row shows it.
+"""What a decision calls its picture: its content, and where that isn't known the path as stated.
 
-A decision keeps the first digits of its picture's SHA-256. Where the content isn't known, as the
-file isn't on this machine, the path that the row states tells the picture.
+A decision keeps the first digits of its picture's SHA-256, so that it holds wherever the picture
+is. With its phrase, or its phrase and corners, that names a phrase or a box.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from dataflow_grounding.images.image import ImageFile, waits
 from dataflow_grounding.review._record_view import file_of_picture
 
 
-class JudgedPicture(NamedTuple):
-    """A picture as it was when somebody decided on it; None for what isn't known."""
+class PictureName(NamedTuple):
+    """What is known of a picture when somebody decides on it; None for what isn't known."""
 
     path: str | None = None  # a digest of the path that its row states, which may have a key in it
     digest: str | None = None
     size: int | None = None
 
     @classmethod
-    def of_line(cls, line: Mapping[str, Any]) -> "JudgedPicture":
+    def of_line(cls, line: Mapping[str, Any]) -> "PictureName":
         """Return what a line of the file of decisions says; what it says wrongly is None."""
         stated = line.get("picture")
         if not isinstance(stated, dict):
@@ -39,44 +39,37 @@ class JudgedPicture(NamedTuple):
         return cls(**well_typed)
 
     @classmethod
-    def of_record(cls, record: Record) -> "JudgedPicture":
-        stated = path_of(record)
-        if not stated:
-            return cls()
+    def of_record(cls, record: Record) -> "PictureName":
+        stated = path_of(record) or str(record.image_id or "")
         picture = cls(short_digest(stated))
         file = _file_of(record)
-        if file is None:
-            return picture
-        with suppress(RecordError):
-            picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
+        if file is not None:
+            with suppress(RecordError):
+                picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
         return picture
 
-    def name(self, key: str) -> str:
-        """Return what tells pictures apart: the content, else the path, else the record's key."""
-        if self.digest is not None:
-            return f"sha256 {self.digest}"
-        if self.path is not None:
-            return f"path {self.path}"
-        return f"record {key}"
+    @property
+    def name(self) -> str:
+        return f"path {self.path}" if self.digest is None else f"sha256 {self.digest}"
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> list[str]:
-    """Return names that a picture may have by `JudgedPicture.name`, the surest first."""
-    path = path_of(record)
-    name_without_content = f"path {short_digest(path)}" if path else f"record {key}"
+def names_of(record: Record, sizes: Collection[int | None]) -> list[str]:
+    """Return the names that decisions may have for a record's picture; `sizes` are of theirs."""
+    names = [PictureName(short_digest(path_of(record) or str(record.image_id or ""))).name]
     file = _file_of(record)
-    # Reading takes time. Only if a picture of as many bytes was judged can it have this content.
-    if file is not None and file.file_bytes in judged_sizes:
+    # Reading takes time. Only if a picture of as many bytes was decided on can it be this one.
+    if file is not None and file.file_bytes in sizes:
         with suppress(RecordError):
-            return [f"sha256 {file_digest(file)}", name_without_content]
-    return [name_without_content]
+            names.append(PictureName(digest=file_digest(file)).name)
+    return names
 
 
 def _file_of(record: Record) -> ImageFile | None:
-    if waits(path_of(record), record.folders):  # it isn't on this machine: a store would be asked
+    path = path_of(record)
+    if not path or waits(path, record.folders):  # not on this machine: a store would be asked
         return None
     try:
         return file_of_picture(record)
