@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,44 @@ def test_all_rows_of_a_picture_are_one_to_judge(folder: Path) -> None:
     decide(session, verified=False)
     assert session.next({})["left"] == 1
     assert verdicts(folder) == [[False], [False], [False, None]]
+
+
+@pytest.mark.slow
+def test_a_rerun_asks_for_what_it_changed_and_another_order_for_nothing(tmp_path: Path) -> None:
+    rows = []
+    for n in range(100):
+        name = f"{n:02}.png"
+        Image.new("RGB", (200, 150), (n, n, n)).save(tmp_path / name)
+        rows.append(row(name, A, B, image_id=f"r{n}"))
+    write(tmp_path, *rows)
+    sample = Session(Reviewable(str(tmp_path)), "ann", sample=(60, 3))
+    session = page(tmp_path)
+    assert session.next({})["left"] == 200
+    for place in range(100):
+        decide(session, place)
+    assert session.next({})["left"] == sample.next({})["left"] == 0
+
+    for n in (3, 30, 31, 77, 99):
+        rows[n]["expressions"][0]["instances"][1]["bbox"] = [70, 70, 90, 91]
+    write(tmp_path, *rows)
+    session = page(tmp_path)
+    asked = session.next({"most": "99"})["items"]
+    assert sorted((item["record"], item["box"]) for item in asked) == [
+        (n, 1) for n in (3, 30, 31, 77, 99)
+    ]
+    again = Session(Reviewable(str(tmp_path)), "ann", sample=(60, 3))
+    before = {tuple(item[:3]) for item in sample.sample or ()}
+    assert len(before - {tuple(item[:3]) for item in again.sample or ()}) <= 5
+    for n in (3, 30, 31, 77, 99):
+        decide(session, n)
+    random.Random(0).shuffle(rows)
+    write(tmp_path, *rows)
+    assert page(tmp_path).next({})["left"] == 0
+    assert set(map(str, verdicts(tmp_path))) == {"[True, True]"}
+    turned = Session(Reviewable(str(tmp_path)), "ann", sample=(60, 3))
+    assert {item.number for item in turned.sample or ()} == {
+        item.number for item in again.sample or ()
+    }
 
 
 CHANGED = {
