@@ -128,7 +128,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     if looked_at and unsettled == looked_at:
         text = f"Nobody has judged this sample of {looked_at} yet; {text}"
     elif unsettled:
-        text += f"; {unsettled} of {looked_at} not settled, counted as wrong"
+        text = f"{unsettled} of {looked_at} open, counted as wrong; {text}"
     if target:
         _, high = _widened_bounds(boxes)
         verdict = "accepted" if target["accepted"] else "not accepted"

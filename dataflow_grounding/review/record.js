@@ -92,13 +92,15 @@ const recordPage = (() => {
     const groups = boxes.map(({ e, phrases, instance, bbox: [x1, y1, x2, y2] }) => {
       const x = (100 * x1) / view.width;
       const y = (100 * y1) / view.height;
-      const [text, wide] = tagOf(phrases, ((x2 - x1) / view.width) * across);
+      const scale = across / view.width; // CSS pixels per pixel of the picture, at the most
+      const [text, wide] = tagOf(phrases, (x2 - x1) * scale);
+      const isRoomy = (x2 - x1) * scale >= wide && (y2 - y1) * scale >= 16; // else a number would hide a small box
       const up = y < 6 ? 0 : -16; // the number is above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
       const near = tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8);
       const taken = near.reduce((sum, [, , other]) => sum + other + 1, 0);
       const left = Math.min(taken, across - (x / 100) * across - wide); // within the picture
-      tags.push([x, y, wide]);
+      if (isRoomy) tags.push([x, y, wide]);
       const place = {
         x: percent(x),
         y: percent(y),
@@ -110,9 +112,9 @@ const recordPage = (() => {
         "data-also": phrases.slice(1).map((other) => other.index).join(" ") || null },
         shape("title", null, `${textOf(phrases)}\n${describe(instance)}`),
         shape("rect", { class: "halo", ...place }), shape("rect", { class: "line", ...place }),
-        shape("svg", { class: "tag", x: place.x, y: place.y, overflow: "visible" },
+        ...(isRoomy ? [shape("svg", { class: "tag", x: place.x, y: place.y, overflow: "visible" },
           shape("rect", { x: left, y: up, width: wide, height: 16 }),
-          shape("text", { x: left + wide / 2, y: up + 12 }, text)));
+          shape("text", { x: left + wide / 2, y: up + 12 }, text))] : []));
     });
     return shape("svg", { class: "overlay" }, groups);
   }

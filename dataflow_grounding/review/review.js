@@ -114,7 +114,9 @@
   }
   function drawEnd() { // of the queue: single records may have been passed over
     const { boxes, phrases } = reviewDecisions.left();
-    const text = isMoreShown() ? "That was the last one." : nothingLeftText(boxes + phrases);
+    const open = page.order === null && boxes + phrases > 0 // a sample
+      ? `${counted(boxes + phrases, "item")} of this sample open: certify counts what is open as wrong. ` : "";
+    const text = open + (isMoreShown() ? "That was the last one." : nothingLeftText(boxes + phrases));
     const back = isMoreShown() && button(wanted().show ? "From the beginning" : "What was passed over", "[", () => load());
     const [command, purpose] = page.order === null
       ? ["certify", "to say how much is wrong"] // a sample

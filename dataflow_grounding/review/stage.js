@@ -81,7 +81,13 @@ const reviewStage = (() => {
     }
     // Numbers are as large on the screen however far the picture is zoomed.
     function sizeNumbers() {
-      if (svg.isConnected && svg.clientWidth) svg.style.setProperty("--px", `${1 / scale()}px`);
+      if (!svg.isConnected || !svg.clientWidth) return;
+      svg.style.setProperty("--px", `${1 / scale()}px`);
+      for (const group of boxes) { // a number would hide a box that is smaller
+        const line = group.querySelector(".line");
+        const sides = ["width", "height"].map((side) => line.getAttribute(side) * scale());
+        group.querySelector(".number").style.display = Math.min(...sides) < 14 ? "none" : "";
+      }
     }
     new ResizeObserver(sizeNumbers).observe(svg);
     stage.whole = () => show(0, 0, ...size);

@@ -448,7 +448,7 @@ def test_a_report_opens_with_each_box_and_phrase_in_its_place(
     folder: Path, show: Any, new_page: Any
 ) -> None:
     absent = [each for each in MUG_ON_TABLE["expressions"] if not each["instances"]]  # type: ignore[attr-defined]
-    edge = [expression(CAPTION, "a cat", box(394, 100, 400, 200))]
+    edge = [expression(CAPTION, "a cat", box(376, 100, 400, 200), box(200, 200, 204, 204))]
     shown: dict[str, dict[str, Any]] = {
         "mug": {},
         "gone": {"image_path": "gone.png"},
@@ -490,6 +490,8 @@ def test_a_report_opens_with_each_box_and_phrase_in_its_place(
     picture = article_of(page, "edge").locator(".picture > img").bounding_box()
     tag = article_of(page, "edge").locator(".tag rect").bounding_box()
     assert tag["x"] + tag["width"] <= picture["x"] + picture["width"] + 1
+    # a number would hide the small box: it has none
+    assert article_of(page, "edge").locator(".box").count() == 2
     assert article_of(page, "absent").locator(".caption ~ details.absent[open]").count() == 1
     assert page.locator("article h2", has_text="a [U+202E]gnp.exe").count() == 1
     mug.locator(".caption .link.e1").hover()
