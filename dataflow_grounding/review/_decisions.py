@@ -203,9 +203,9 @@ class Decisions:
 
     def _numbers_for(self, record: Record, written: Mapping[str, Expression]) -> list[int]:
         """Return which lines are of a record's picture, in their order."""
-        sizes = self._sizes if self._names_any(written) else self._sizes_of_whole
         if not self.lines:
             return []
+        sizes = self._sizes if self._names_any(written) else self._sizes_of_whole
         numbers: list[int] = []
         for name in names_of(record, sizes):
             numbers += self._lines_of_picture.get(name, ())

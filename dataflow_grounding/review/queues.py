@@ -10,6 +10,7 @@ from heapq import nsmallest
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
@@ -104,7 +105,7 @@ class Reviewable:
         remarks = Remarks()
         remarks_by_index: dict[int, tuple[str, ...]] = {}
         # The index of each picture's first record, by a hash of its path: that takes little memory.
-        index_of_picture = NumberTable()
+        index_of_picture: dict[int, int] = {}
         further = defaultdict[int, list[Record]](
             list
         )  # records of a picture that has one, by index
@@ -114,7 +115,7 @@ class Reviewable:
             if index is None:
                 index = len(self.keys)
                 if path:
-                    index_of_picture.set(hash(path), index)
+                    index_of_picture[hash(path)] = index
                 self._add(index, key, record)
             else:
                 further[index].append(record)
@@ -147,6 +148,8 @@ class Reviewable:
             self.unread.append(f"record {index + 1}: {why}")
             return
         self.items += _items_of(index, record, expressions)
+        if not self.decisions.lines:
+            return
         review = self.decisions.review_of(record, expressions)
         if review.decisions:
             self._reviews[index] = review
@@ -306,14 +309,16 @@ def _items_of(
 ) -> Iterator[Item]:
     doubts = _doubts_of(record, expressions)
     same_thing = boxes_of_same_thing(expressions)
+    record_name = record.unique_id
     for id, row in expressions.items():
         text = row["text"]
+        name = f"{record_name} {text}"
         head = class_of(row) if "class" in row else head_of(text)
         item_of_phrase = partial(
             Item, record=record_index, id=id, text=text, head=head, status=status_of(row)
         )
         if not row["instances"]:
-            number = _number_of(record, text, None)
+            number = crc32(name.encode("utf-8", "surrogatepass"))
             yield item_of_phrase(box=None, score=None, doubt=doubts[id, None], number=number)
         for index, instance in enumerate(row["instances"]):
             own_box = (id, index)
@@ -324,17 +329,11 @@ def _items_of(
             score = instance["score"]
             yield item_of_phrase(
                 box=index,
-                number=_number_of(record, text, instance["bbox"]),
+                number=crc32(f"{name} {instance['bbox']}".encode("utf-8", "surrogatepass")),
                 score=float(score) if is_number(score) else None,
                 doubt=max(doubts[box] for box in boxes_of_thing),
                 also=tuple((other, place, expressions[other]["text"]) for other, place in others),
             )
-
-
-def _number_of(record: Record, text: str, corners: Sequence[float] | None) -> int:
-    name = repr((record.unique_id, text, corners and [*map(float, corners)]))
-    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
 
 
 def _doubts_of(

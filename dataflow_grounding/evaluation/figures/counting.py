@@ -155,7 +155,9 @@ class FigureCounts:
 
     def _count_picture(self, name: str, records: Sequence[Mapping[str, Any]]) -> int:
         """Count a picture's records, and return how many phrases they have."""
-        [joined] = pictures(records, lambda _: "this picture")
+        joined = records[0]
+        if len(records) > 1:
+            [joined] = pictures(records, lambda _: "this picture")
         self._classes.add(name, [e for record in records for e in record["classes"]])
         phrases = _phrases_of(joined["expressions"])
         for phrase in phrases:
@@ -269,6 +271,9 @@ def _boxes_of_things(phrases: Iterable[Mapping[str, Any]]) -> list[Bbox]:
         boxes_by_class.setdefault((name, states_class), []).append(phrase["instances"])
     boxes = []
     for sides in boxes_by_class.values():
+        if len(sides) == 1 and len(sides[0]) == 1:  # as of most phrases
+            boxes.append(box_of(sides[0][0]["bbox"]))
+            continue
         for instances, indices in zip(sides, each_thing_once(sides), strict=True):
             boxes += [box_of(instances[index]["bbox"]) for index in indices]
     return boxes
