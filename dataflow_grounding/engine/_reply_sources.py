@@ -143,34 +143,19 @@ class Answerers:
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
         self._counts = counts
-        # By address, the name that counts as the model's there: that of the first reply, until a
-        # reply has the name that was asked for.
-        self._usual_names: dict[str, str] = {}
         self.others: list[str] = []  # that were warned of
 
     def add(self, reply: Reply, address: str) -> None:
-        """Count a reply by its model, and warn once of each model that isn't the one asked for."""
+        """Count a reply by its model, and warn once of each that isn't the one asked for: of an
+        alias, too, because nobody else can tell it from another model.
+        """
         name = blotted(reply.model)
         if reply.by_fallback:  # as the gateway says itself
             name = f"{name or self._asked} (fallback)"
-            self._count(name)
-            self._warn_once(name, address)
-            return
         if not name:
             return
         self._count(name)
-        # Of replies one after the other, where A was asked for:
-        #   B, B, C -> B may be an alias of A; C is warned of
-        #   B, A    -> the endpoint knows A by its name, so B is another model: B is warned of
-        usual_name = self._usual_names.get(address)
-        is_as_asked = is_same_model(name, self._asked)
-        if usual_name is None:  # the first reply there
-            self._usual_names[address] = self._asked if is_as_asked else name
-        elif is_as_asked:
-            if usual_name != self._asked:
-                self._usual_names[address] = self._asked
-                self._warn_once(usual_name, address)
-        elif not is_same_model(name, usual_name):
+        if not is_same_model(name, self._asked):
             self._warn_once(name, address)
 
     def _warn_once(self, name: str, address: str) -> None:

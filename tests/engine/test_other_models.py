@@ -29,7 +29,6 @@ def run(workplace: Workplace, names: list[str], **gateway: Any) -> Done:
 @pytest.mark.parametrize(
     "names",
     [
-        ["my-alias"],
         [
             "loopback",
             "openai/loopback",
@@ -62,13 +61,15 @@ def test_another_model_is_said_once_counted_and_checked(workplace: Workplace) ->
     assert workplace.run_json()["summary"]["answered_by"] == answered_by
 
 
-def test_another_model_that_answers_first_is_said_once_the_one_asked_for_does(
-    workplace: Workplace,
+@pytest.mark.parametrize("after", ["my-alias", "loopback"])
+def test_another_name_is_said_at_the_first_reply_that_has_it(
+    workplace: Workplace, after: str
 ) -> None:
-    done = run(workplace, ["llama-3.2"] * 4 + ["loopback"])
+    """An alias or another model: LiteLLM gives either name, by its version (BerriAI/litellm#22709)."""
+    done = run(workplace, ["my-alias"] * 4 + [after])
     assert done.code == 0, done
-    assert done.err.count("llama-3.2 answers at") == 1
-    assert done.summary["probes"] == 2
+    assert done.err.count("my-alias answers at") == 1
+    assert done.summary["answered_by"]["my-alias"] >= 4
 
 
 def test_another_model_that_answers_now_and_then_is_said_once(workplace: Workplace) -> None:
