@@ -168,12 +168,7 @@ class RequestRefused(RecordError, kind="refused"):
 
 
 class PictureTooLarge(RequestRefused):
-    """The endpoint takes no picture, or no request, of so many bytes.
-
-    `numbers` are the counts of bytes that it names, its limit among them.
-    """
-
-    numbers: tuple[int, ...] = ()
+    """The endpoint takes no picture, or no request, of so many bytes."""
 
 
 class PictureReduced(RecordError, kind="refused", passing=True):

@@ -6,7 +6,6 @@ pictures as this one did, and finds its replies.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,8 @@ from dataflow_grounding.tasks.request import Request
 if TYPE_CHECKING:
     from dataflow_grounding.engine.annotating import StepAsk
 
-# Characters in base64 to which a picture is reduced where no limit is named, if that is less than
-# half. First it is less than any limit in docs/endpoints.md; the lowest is Groq's, 4 MB a request.
-# Then it is less than 1 MB a request, as which nginx begins (client_max_body_size).
-USUAL = 3_600_000
-LOWEST = 900_000
 LEAST = 20_000  # a smaller picture isn't what is too large
-MOST_REDUCTIONS = 2  # for the same record
-# What is named may count all of the request, or megabytes of either kind.
-SPARE = 0.05
+MOST_REDUCTIONS = 4  # for the same record
 
 
 class PictureLimit:
@@ -85,7 +77,7 @@ class PictureLimit:
             self._set(self._stored_limit)
             return
         by.reductions += 1
-        lower = self._lower_than(lengths, refusal)
+        lower = self._lower_than(lengths, is_last=by.reductions == MOST_REDUCTIONS)
         self._set(lower)
         self._tell(refusal, lower)
         raise PictureReduced(str(refusal), lower)
@@ -102,20 +94,19 @@ class PictureLimit:
                 line = {"step": by.step, "task": CHECK, "picture_bytes": learnt_limit}
                 by.store.put(self._key(), line)
 
-    def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
-        """Return the new limit after pictures with these lengths were refused."""
+    def _lower_than(self, lengths: list[int], is_last: bool) -> int:
+        """Return the new limit after pictures with these lengths were refused: half of the way down
+        to what was taken. No number is read out of the endpoint's words: it may be anything.
+        """
         largest = max(lengths)
-        lower = _named_limit(lengths, refusal.numbers)
-        if lower is None:
-            usual_limit = USUAL if largest > USUAL else LOWEST
-            lower = min(largest // 2, usual_limit)
-        lower = max(lower, LEAST)
         # Pictures up to `_largest_taken` were answered, each sent alone. If a larger one is refused
         # alone, those go on being sent as they are, so that their stored replies are found.
         is_alone = len(lengths) == 1
-        if is_alone and self._largest_taken < largest:
-            return max(lower, self._largest_taken)
-        return lower
+        if not is_alone or self._largest_taken >= largest:
+            return max(largest // 2, LEAST)
+        if is_last and self._largest_taken >= LEAST:
+            return self._largest_taken
+        return max((self._largest_taken + largest) // 2, LEAST)
 
     def _tell(self, refusal: PictureTooLarge, most: int) -> None:
         if self._has_told:
@@ -131,17 +122,3 @@ class PictureLimit:
         """Return the key of its line, without the address, like that of a reply."""
         identity = json.dumps(self._serving.identity(), sort_keys=True, default=repr)
         return key_of(f"picture limit {identity}")
-
-
-def _named_limit(lengths: Sequence[int], numbers: Sequence[int]) -> int | None:
-    """Return the limit that numbers name, as in "maximum is 5242880 bytes, got 8388608"."""
-    largest = max(lengths)
-    # a number below the largest picture: the limit of one picture
-    limits_of_one = [number for number in numbers if LEAST <= number < largest]
-    if limits_of_one:
-        return int(min(limits_of_one) * (1 - SPARE))
-    # a number below the sum of all: the limit of a request, divided among its pictures
-    limits_of_all = [number for number in numbers if largest <= number < sum(lengths)]
-    if limits_of_all:
-        return int(min(limits_of_all) * (1 - SPARE)) // len(lengths)
-    return None

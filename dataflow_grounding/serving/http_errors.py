@@ -92,10 +92,6 @@ _NOT_BYTES = re.compile(
     r"|(?:number of|many|\d) (?:images?|pictures?)|(?:image|picture)s? count",
     re.IGNORECASE,
 )
-_SIZE = re.compile(r"(?<![\w.,])(\d+(?:,\d{3})*(?:\.\d+)?) ?(bytes|[KM]i?B)?\b", re.IGNORECASE)
-_UNITS = {"k": 1000, "m": 1000**2}
-_LEAST_PLAIN = 100_000  # a number without a unit, from which it counts bytes
-_MOST_PLAIN = 10**9
 _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
 _LOST = (502, 504, 522, 524)  # a gateway got no reply, or not in time
@@ -151,9 +147,7 @@ def _error_by_words(
             certain=not smaller_requests_may_do,
         )
     if _is_too_large(status, words_and_codes):
-        too_large = errors.PictureTooLarge(our_message)
-        too_large.numbers = tuple(_sizes_in(their_words))  # the limit is one of these
-        return too_large
+        return errors.PictureTooLarge(our_message)
     return None
 
 
@@ -280,17 +274,6 @@ def _is_too_large(status: int, message: str) -> bool:
         return False
     says_so = _OF_BYTES.search(message) and _TOO_LARGE.search(message)
     return status == 413 or says_so is not None
-
-
-def _sizes_in(message: str) -> Iterator[int]:
-    """`5 MB`, `134,000 bytes`, `5242880`. A smaller number without a unit may be anything."""
-    for digits, unit in _SIZE.findall(message):
-        number = float(digits.replace(",", ""))
-        if unit:
-            bytes_of_unit = _UNITS.get(unit[0].lower(), 1)  # 1 for `bytes`
-            yield int(min(number, _MOST_PLAIN) * bytes_of_unit)
-        elif _LEAST_PLAIN <= number <= _MOST_PLAIN:
-            yield int(number)
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:

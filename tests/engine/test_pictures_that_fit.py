@@ -29,6 +29,8 @@ SIZE = (410, 340)  # of noise: a PNG of 0.42 MB, 0.56 in base64
 MOST = 312_500
 # Anthropic's words, with a sixteenth of its limit
 ANTHROPIC = "image exceeds 0.3125 MB maximum: 558814 bytes > 327680 bytes"
+# numbers that are no limit of a picture: an id, and a count of what was sent
+NO_LIMITS = "Request 120034 rejected: request body too large, 400000 bytes"
 
 
 def noise(path: Path, size: tuple[int, int] = SIZE, seed: int = 0, **coding: Any) -> str:
@@ -107,7 +109,9 @@ def place(workplace: Workplace, large: Path) -> Workplace:
 
 
 @pytest.mark.parametrize(
-    "fault", [Fault(413, body=b""), Fault(400, ANTHROPIC)], ids=["413", "400 with words"]
+    "fault",
+    [Fault(413, body=b""), Fault(400, ANTHROPIC), Fault(413, NO_LIMITS)],
+    ids=["413", "400 with words", "numbers that are no limit"],
 )
 def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
     place: Workplace, fault: Fault
@@ -132,6 +136,8 @@ def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
         assert box == pytest.approx(expected, abs=1)
     sent = {request.images[0].format for request in server.requests if in_base64(request) < MOST}
     assert sent == {"JPEG", "PNG"}  # the small one goes as it is
+    # half of what was refused has room for all pixels
+    assert max(request.images[0].width for request in server.requests[1:]) == SIZE[0]
 
 
 def test_a_stated_limit_costs_no_request_and_is_one_of_pixels(place: Workplace) -> None:
