@@ -160,11 +160,9 @@ class RepeatedReply(RecordError, kind="repeated_reply"):
 class RequestRefused(RecordError, kind="refused"):
     """The endpoint or the model refused this one request.
 
-    It has a content filter, or can't take such a request. `where` is the endpoint's address, once
-    the engine has seen it.
+    It has a content filter, or can't take such a request. The engine makes it `passing` where it
+    was an error and no reply: nothing was paid for, and the next run asks again.
     """
-
-    where = ""
 
 
 class PictureTooLarge(RequestRefused):

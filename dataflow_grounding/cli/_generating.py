@@ -171,7 +171,7 @@ def _advice_on_failures(summary: Summary) -> str:
     may_some_pass = summary.handover.passing_failures
     if may_some_pass:
         line += "; the same command tries again what may pass"
-    lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
+    lasting = sorted(ASKED_AGAIN.intersection(summary.handover.lasting_failures))
     if lasting:
         only = "only " if may_some_pass else ""
         line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"

@@ -48,7 +48,7 @@ from dataflow_grounding.cli.arguments import (
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Also retry permanent failures: refusals, unreadable replies.",
+    help="Also ask again where a stored reply refuses or can't be read.",
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @click.option("--no-progress", "-q", is_flag=True, help="Don't show progress.")

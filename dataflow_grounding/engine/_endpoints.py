@@ -3,7 +3,7 @@
 A request goes to one with room. One that is given up gets none, but for a try now and then. A share
 (limiter.py) says how many requests may be in flight to an endpoint: its places. A refusal may be
 about its record alone, such as a picture that is too large, or about all requests, such as a wrong
-key. It is held back from the store of replies until that is known.
+key: after REFUSED_IN_A_ROW of them a plain question tells.
 """
 
 import asyncio
@@ -11,12 +11,11 @@ import math
 import random
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.limiter import Sent, Share, gate_of, share_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
@@ -44,22 +43,6 @@ LONGEST_DATED_WAIT = 10.0**7  # seconds: no date is told for the end of a longer
 
 
 @dataclass
-class HeldRefusal:
-    """A refusal that is kept out of its store until the endpoint that it came from has answered."""
-
-    line: dict[str, Any]
-    passing: bool  # perhaps the endpoint's fault rather than the record's
-    store: KeyedLog
-    address: str  # of the endpoint
-    text_only: bool  # whether the request was about no picture
-    came: float = field(default_factory=time.monotonic)
-
-
-HeldRefusals: TypeAlias = dict[str, HeldRefusal]
-"""The refusals that are held back, by the request's key."""
-
-
-@dataclass
 class _Faults:
     """What came in place of answers since an endpoint's last answer."""
 
@@ -78,14 +61,12 @@ class Endpoint:
         weight: float,
         share: Share,
         max_wait: float,
-        held_refusals: HeldRefusals,
     ) -> None:
         self.serving = serving
         self.weight = weight
         self.share = share
         self._max_wait = max_wait
         self._longest_answer = serving.longest_answer
-        self._held_refusals = held_refusals  # of all the run's endpoints
         # All times are by the process's clock.
         self.last_answer: float | None = None  # None before the first answer of this run
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
@@ -110,12 +91,6 @@ class Endpoint:
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request sent at `sent_at`, by the process's clock; None is now."""
         worked_at = time.monotonic() if sent_at is None else sent_at
-        # The endpoint worked when the request was sent. So refusals that came before were about
-        # their records, and are stored. Later ones may be the endpoint's fault, and stay held.
-        for key, refusal in list(self._held_refusals.items()):
-            if refusal.address == self.serving.endpoint and refusal.came <= worked_at:
-                refusal.store.put(key, refusal.line)
-                del self._held_refusals[key]
         self.last_answer = time.monotonic()
         # Before `works_again`, which lets waiting requests in: each of them notes how many answers
         # came before it, and this one is among these.
@@ -170,8 +145,8 @@ class Endpoint:
             `certain`: it can't be about this request alone, as a wrong key -> raised
             any other, if it has never answered      -> raised
             any other, if it has                     -> the record's failure, but `passing`: the
-                                                        endpoint may be at fault, so the next run
-                                                        asks again
+                                                        endpoint may be at fault, so another one
+                                                        is asked
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
@@ -182,7 +157,6 @@ class Endpoint:
             return errors.CreditTooLow(str(error))
         self._refusal_times.append(time.monotonic())
         refusal = errors.RequestRefused(str(error))
-        refusal.where = self.serving.endpoint
         if is_about_content(str(error)):  # a content filter has read the request: it works
             self.last_answer = time.monotonic()
             self.works_again()
@@ -199,17 +173,10 @@ class Endpoint:
         """Return what stops the run after `count` refusals and that of a plain question."""
         if isinstance(error, errors.NoCredit):
             return error
-        self.leave_refusals()  # the endpoint is at fault, and not their records
         return errors.EndpointRefused(
             f"{str(error).rstrip('.')}. {count} requests in a row were refused, and so was a plain"
             " question: check the key, the credit, the model and the settings"
         )
-
-    def leave_refusals(self) -> None:
-        """Leave the held refusals to the next run, because they may be the endpoint's."""
-        for refusal in self._held_refusals.values():
-            if refusal.address == self.serving.endpoint:
-                refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
         """Count a fault or rate limit; raises what stops a run once it is given up."""
@@ -286,23 +253,15 @@ class Endpoint:
             self.share.allow(1)
 
 
-class InQuestion(NamedTuple):
-    """An endpoint whose last refusals may be its own fault, and not their records'."""
-
-    endpoint: Endpoint
-    text_only: bool  # whether the last request that it refused was about words alone
-
-
 class Endpoints:
     """The endpoints of one of a run's servings: one, or several."""
 
     def __init__(self, serving: Serving, options: RunOptions, serving_count: int) -> None:
         is_shared = options.shard is not None  # with the processes of other shards
-        self.held_refusals: HeldRefusals = {}
         self.all = []
         for part, weight in serving.endpoints():
             share = share_of(part, serving_count, is_shared)
-            self.all.append(Endpoint(part, weight, share, options.max_wait, self.held_refusals))
+            self.all.append(Endpoint(part, weight, share, options.max_wait))
         # How many requests may be in flight to all of them together: the serving's `max_workers`.
         # A single endpoint may have as many, if the others have none.
         self.most = min(endpoint.share.most for endpoint in self.all)
@@ -310,37 +269,6 @@ class Endpoints:
         self._gate: Share | None = None
         if len(self.all) > 1:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
-
-    def in_question(self) -> list[InQuestion]:
-        """Return the endpoints with refusals that may be their own fault, and would be stored."""
-        text_only_by_address: dict[str, bool] = {}
-        for refusal in self.held_refusals.values():
-            # A content filter's refusals are about their records. The next run asks again for
-            # `passing` ones anyway.
-            is_of_filter = is_about_content(str(refusal.line["refusal"]))
-            if not refusal.passing and not is_of_filter:
-                text_only_by_address[refusal.address] = refusal.text_only  # the last one's
-        in_question = []
-        for endpoint in self.all:
-            # all of one that has never answered are left to the next run anyway
-            has_answered = endpoint.last_answer is not None
-            if has_answered and endpoint.serving.endpoint in text_only_by_address:
-                text_only = text_only_by_address[endpoint.serving.endpoint]
-                in_question.append(InQuestion(endpoint, text_only))
-        return in_question
-
-    def store_held_refusals(self) -> int:
-        """Store held refusals at a run's end; return how many the next run asks again."""
-        # A stored refusal is never asked again. So those of an endpoint that never answered aren't
-        # stored: it may be at fault, not the records.
-        addresses_that_answered = {
-            each.serving.endpoint for each in self.all if each.last_answer is not None
-        }
-        for key, refusal in list(self.held_refusals.items()):
-            if refusal.address in addresses_that_answered and not refusal.passing:
-                refusal.store.put(key, refusal.line)
-                del self.held_refusals[key]
-        return len(self.held_refusals)
 
     @property
     def have_answered(self) -> bool:

@@ -5,9 +5,9 @@ has up to `max_attempts` tries, for replies that can't be read. Within each, it 
 times, for faults of the endpoint.
 
 A check is a question about no record, which tells whether the model's boxes come as asked. A plain
-question tells whether an endpoint works at all: until that is known, a refusal is held back from
-the store. A reply is `kept` if a gateway's cache gave it. It is `repeated` if it is no use: it came
-before, and another answer was wanted.
+question tells whether an endpoint works at all. A refusal by an error isn't stored: it is final
+within a run, and the next run asks again. A reply is `kept` if a gateway's cache gave it. It is
+`repeated` if it is no use: it came before, and another answer was wanted.
 """
 
 import asyncio
@@ -29,7 +29,6 @@ from dataflow_grounding.engine._endpoints import (
     REFUSED_IN_A_ROW,
     Endpoint,
     Endpoints,
-    HeldRefusal,
     most_tries,
     seconds_asked,
 )
@@ -41,7 +40,12 @@ from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.limiter import Sent
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
-from dataflow_grounding.engine.reply_line import line_of, read_lines
+from dataflow_grounding.engine.reply_line import (
+    REFUSED_BY_ERROR,
+    is_refused_by_error,
+    line_of,
+    read_lines,
+)
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving, Usage, reply_of
@@ -126,6 +130,8 @@ class Asking:
         self._stop = stop or partial(setattr, self, "stopped")
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        # by the request's key: the line of a refusal by an error, which is final for this run
+        self._refusals: dict[str, dict[str, Any]] = {}
         self._unreadable = UnreadableReplies(self.counts)
         self._first_replies = FirstReplies()
         self._seen_replies = SeenReplies()
@@ -141,22 +147,18 @@ class Asking:
 
     def renewed(self) -> "Asking":
         """Return one that sends again after this one has stopped, for a service that goes on."""
-        self.endpoints.store_held_refusals()  # they would be lost with this one's endpoints
         again = Asking(self.serving, self.options, self.budget, serving_count=self._serving_count)
         again._in_flight = self._in_flight  # it waits for these, so that none is paid for twice
         return again
 
-    async def aclose(self) -> int:
-        """End connections and plain questions; return how many refusals the next run asks again."""
+    async def aclose(self) -> None:
+        """End connections and plain questions."""
         await self.outages.aclose()
-        if self.stopped is None:  # else nothing more may be sent
-            await self._question_last_refusals()
         for plain_question in list(self._plain_questions.values()):
             plain_question.cancel()
             await asyncio.wait([plain_question])
         with suppress(Exception):  # a serving of the user's own may raise anything
             await self.serving.aclose()
-        return self.endpoints.store_held_refusals()
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it. Stored replies count as
@@ -191,7 +193,9 @@ class Asking:
             number += 1
             key = question.key(self.identity)
             # each shard of a run may have one in its own store
-            lines = by.store.every(key) if takes_stored else []
+            lines = []
+            if takes_stored:
+                lines = [line for line in by.store.every(key) if not is_refused_by_error(line)]
             if not lines:
                 takes_stored = False
                 lines = [await self._sent(question, key, by, check)]
@@ -292,8 +296,8 @@ class Asking:
         line = None
         if not check:  # a check is asked each time, unless it was refused
             line = by.store.get(key, since=by.store.first_new)
-        if line is None and key in self.endpoints.held_refusals:
-            line = self.endpoints.held_refusals[key].line
+        if line is None:
+            line = self._refusals.get(key)
         if line is not None:
             return line
         under_way = self._in_flight.get(key)
@@ -319,20 +323,15 @@ class Asking:
     async def _sent_and_stored(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        """Send, store the reply, and return its line. The line of a refusal isn't stored yet."""
+        """Send, store the reply, and return its line. A refusal by an error isn't stored."""
         try:
             reply = await self._reply(request, by)
             if reply.repeated and not check:
                 reply = await self._reply_past_cache(reply, request, by)
         except errors.RequestRefused as refused:
-            # A stored refusal is asked again only when the user wants it. This one is held back
-            # until it is known that the endpoint works, and refused the record alone.
-            refusal = Reply("", "refused", Usage(), str(refused))
+            refusal = Reply("", REFUSED_BY_ERROR, Usage(), str(refused))
             line = line_of(by.step, request, self.serving, refusal, check)
-            self._plain_asker = by  # a plain question may follow, on its behalf
-            self.endpoints.held_refusals[key] = HeldRefusal(
-                line, refused.passing, by.store, refused.where, request.text_only
-            )
+            self._refusals[key] = line
             return line
         # stored before anybody reads it: it is paid for, no matter what happens to the run now
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
@@ -488,15 +487,6 @@ class Asking:
             plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
             self._plain_questions[endpoint] = plain_question
         return await asyncio.shield(self._plain_questions[endpoint])
-
-    async def _question_last_refusals(self) -> None:
-        """Ask endpoints whose last refusals, fewer than REFUSED_IN_A_ROW, may be their fault."""
-        # an answer clears an endpoint: its refusals are stored, and it is in question no more
-        for endpoint, text_only in self.endpoints.in_question():
-            with suppress(errors.GroundingError):
-                await self._plain_refusal(endpoint, text_only)
-        for not_cleared in self.endpoints.in_question():
-            not_cleared.endpoint.leave_refusals()
 
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool

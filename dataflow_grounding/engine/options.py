@@ -38,8 +38,8 @@ class RunOptions:
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.
         force_reprocess: Ask everything again, even where replies are stored.
-        retry_failed: Ask again what failed for good: refusals, replies unreadable or cut off to the
-            end.
+        retry_failed: Ask again where a stored reply refuses, can't be read or is cut off. What the
+            endpoint refused by an error is asked again by any run.
         stream: Records flow through all steps of a compiled pipeline; False finishes a step for all
             records first.
         pilot: How many records to take, evenly spread over the input; None takes all.

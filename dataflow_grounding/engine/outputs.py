@@ -138,6 +138,8 @@ class Outputs:
             self.summary.failures[error.kind] += 1
             if error.passing:
                 self.summary.handover.passing_failures += 1
+            else:
+                self.summary.handover.lasting_failures[error.kind] += 1
         self.summary.records += 1
         if len(outcome.records) == len(self.steps):  # perhaps with a failure: what a Partial lacks
             self.summary.done += 1

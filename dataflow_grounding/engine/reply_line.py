@@ -26,6 +26,9 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 
 T = TypeVar("T")
 
+REFUSED_BY_ERROR = "refused"
+"""The finish reason in the line of a request that the endpoint refused by an error."""
+
 
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
@@ -58,6 +61,11 @@ def line_of(
     if serving.free:
         line["free"] = serving.free
     return line
+
+
+def is_refused_by_error(line: dict[str, Any]) -> bool:
+    """Return whether a line is of a request that an error refused, as older stores have them."""
+    return line.get("finish_reason") == REFUSED_BY_ERROR and bool(line.get("refusal"))
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
@@ -120,7 +128,9 @@ def _failure_in(request: Request[Any], line: dict[str, Any]) -> RecordError | No
     if line.get("repeated"):
         return RepeatedReply("a gateway's cache gave a reply that came before, and no further one")
     if line.get("refusal"):
-        return RequestRefused(str(line["refusal"]))
+        refused = RequestRefused(str(line["refusal"]))
+        refused.passing = is_refused_by_error(line)  # nothing was paid for: the next run asks again
+        return refused
     is_at_limit = is_one_of(line.get("finish_reason"), CUT_OFF)
     # some go on up to it, with blanks or words, after an answer that is whole
     if is_at_limit and not is_whole(text or "") and not _answers_all(request, text):

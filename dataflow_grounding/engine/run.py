@@ -163,7 +163,7 @@ class Run:
                     await asyncio.to_thread(self._stores.replies.sync)
                     self._outputs.commit(self._rows.taken)
             finally:
-                # while the stores are open: refusals that were held back are put there now
+                # while the stores are open: a plain question may still be answered
                 await self._end_asking()
                 if self._budget.prices:
                     # the budget may be that of several runs
@@ -182,8 +182,7 @@ class Run:
     async def _end_asking(self) -> None:
         models: dict[str, None] = {}  # each once, in the order of steps
         for asking in self._askings.values():
-            unstored_refusals = await asking.aclose()
-            self.summary.handover.passing_failures += unstored_refusals
+            await asking.aclose()
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)

@@ -338,16 +338,14 @@ def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least
         assert all(image.size * 4 / 3 > least for image in request.images)
 
 
-def test_what_was_refused_before_is_asked_about_once_more(workplace: Workplace) -> None:
+def test_what_was_refused_before_is_asked_about_by_the_next_run(workplace: Workplace) -> None:
     small = noise(workplace.folder / "a.png", (60, 40))
     with_pictures(workplace, small, noise(workplace.folder / "b.png", (250, 200)))
     with endpoint_of(workplace, in_the_middle, faults=above(MB // 8, Fault(400, "no"))):
         done = workplace.run()
         assert done.summary["failures"] == {"refused": 1}, done
     with taking(workplace, MB // 8) as server:
-        assert workplace.run().summary["failures"] == {"refused": 1}
-        assert server.received == 0
-        done = workplace.run("--retry-failed")
+        done = workplace.run()
         assert (done.code, done.summary["done"]) == (0, 2), done
         assert (server.count(413), server.received) == (1, 2)
 

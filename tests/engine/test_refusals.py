@@ -131,19 +131,6 @@ def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
         assert (again.code, again.summary["done"]) == (0, 30), again
 
 
-def test_the_last_refusal_of_a_run_is_asked_about_too(workplace: Workplace) -> None:
-    workplace.many(20)
-    rule = on(refusal(400, "limit reached"), indexes=range(39, 10_000))
-    with endpoint_of(workplace, faults=rule) as server:
-        done = workplace.run(**{"workflow.max_workers": 2})
-        assert done.code == 1, done
-        assert is_plain(server.requests[-1])
-        server.faults = []
-        again = workplace.run()
-        assert (again.code, again.summary["done"]) == (0, 20), again
-        assert server.paid == 40
-
-
 @pytest.mark.parametrize("status", [400, 403])
 def test_records_that_are_refused_one_after_the_other_are_refusals(
     workplace: Workplace, status: int
@@ -155,14 +142,50 @@ def test_records_that_are_refused_one_after_the_other_are_refusals(
         done = workplace.run(**{"workflow.max_workers": 2})
         assert done.code == 1, done
         assert done.summary["failures"] == {"refused": len(bad)}
-        assert {failure["retry"] for failure in workplace.failures()} == {False}
+        assert {failure["retry"] for failure in workplace.failures()} == {True}
         asked = [is_plain(request) for request in server.requests].count(True)
         assert 1 <= asked <= 2
         assert done.summary["probes"] == asked
-        sent = server.received
+        server.faults = []
         again = workplace.run()
-        assert again.summary["failures"] == {"refused": len(bad)}
-        assert server.received == sent
+        assert (again.code, again.summary["done"]) == (0, 24), again
+        assert server.paid == 48 + asked
+
+
+def test_a_refusal_by_an_error_is_final_within_a_run_and_is_not_stored(
+    workplace: Workplace,
+) -> None:
+    """As of a filter that refuses with 400 what it lets pass later (inspect_ai#4846)."""
+    workplace.rows({"image_path": "a.jpg", "image_id": f"r{n}"} for n in range(3))
+    workplace.picture("a.jpg")
+    workplace.settings |= {"data.classes": ["cup"], "workflow.max_workers": 1}
+    with endpoint_of(workplace, faults=on(refusal(400, FILTERED), containing="cup")) as server:
+        done = workplace.run()
+        assert done.summary["failures"] == {"refused": 3}, done
+        assert server.received == 1
+        assert "--retry-failed" not in done.err
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"], server.received) == (0, 3, 2), again
+
+
+def test_a_refusal_that_an_older_store_has_is_passed_over(workplace: Workplace) -> None:
+    workplace.many(1)
+    with endpoint_of(workplace) as server:
+        assert workplace.run().code == 0
+        store = workplace.results / ".ckpt" / "replies.jsonl"
+        lines = []
+        for text in store.read_text().splitlines():
+            line = json.loads(text)
+            line.pop("sum", None)
+            line |= {"reply": "", "finish_reason": "refused", "refusal": "no", "usage": [0, 0, 0]}
+            lines.append(json.dumps(line))
+        workplace.forget_all_but_replies()
+        store.write_text("".join(f"{line}\n" for line in lines))
+        before = server.received
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 1), again
+        assert server.received > before
 
 
 def test_bad_records_at_the_start_of_a_run_do_not_stop_it(workplace: Workplace) -> None:
