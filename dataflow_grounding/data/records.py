@@ -159,7 +159,7 @@ def expression_id(record: "Record", number: int) -> str:
     return f"{record.unique_id}#{number}"
 
 
-def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
+def expression_rows(record: "Record", key: str) -> list[dict[str, Any]]:
     """Return the expressions in a record's column, as new objects of one form.
 
     Each has `text`, `expression_id` (made of its number where it states none) and `instances`, each
@@ -187,14 +187,14 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     return expressions
 
 
-def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
+def any_expression_rows(record: "Record") -> list[dict[str, Any]]:
     """Return the record's expressions, else its region captions or regions in the same form."""
     key = annotated_column(record)
     if not key:
         raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
     if key != "expressions":
         record = Record({**record, key: _as_expressions(record[key])})
-    return read_expressions(record, key)
+    return expression_rows(record, key)
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
@@ -216,7 +216,7 @@ def _as_expressions(regions: Any) -> Any:
             instances = [{"bbox": region.get("bbox")}]
             expressions.append({"text": text or f"region {number}", "instances": instances})
         else:
-            expressions.append(region)  # `read_expressions` says what is wrong with it
+            expressions.append(region)  # `expression_rows` says what is wrong with it
     return expressions
 
 

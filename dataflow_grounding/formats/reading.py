@@ -28,11 +28,11 @@ from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import (
     Record,
+    expression_rows,
     is_box,
     is_number,
     is_score,
     path_of,
-    read_expressions,
     stated_size,
     whole_number,
 )
@@ -344,9 +344,9 @@ def check_expression(expression: Mapping[str, Any]) -> None:
     is_plain_text = isinstance(text, str) and bool(text)
     if is_plain_text and all(map(_is_plain_box, expression.get("instances", ()))):
         return
-    # With any id, so that `read_expressions` needn't make one of the picture's path.
+    # With any id, so that `expression_rows` needn't make one of the picture's path.
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
-    for read in read_expressions(alone, "expressions"):
+    for read in expression_rows(alone, "expressions"):
         for instance in read["instances"]:
             _check_box(instance)
 
@@ -395,7 +395,7 @@ def _completed_expressions(
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     if not isinstance(stated_caption, str):
         stated_caption = ""
-    stated_expressions = read_expressions(record, "expressions")
+    stated_expressions = expression_rows(record, "expressions")
     expressions = [*_without_boxes_of_no_area(stated_expressions, passed_over)]
     caption = _set_spans(expressions, stated_caption, passed_over)  # as it came, or cleaned
     for expression in expressions:

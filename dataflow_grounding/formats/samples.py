@@ -18,12 +18,12 @@ from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
+    any_expression_rows,
     doubt_of_reply,
     has_id,
     image_id_of,
     is_score,
     path_of,
-    read_any_expressions,
 )
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
@@ -310,7 +310,7 @@ class SampleMaker:
         """Return the expressions with ids and spans."""
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-        expressions = read_any_expressions(self._row_with_ids(record))
+        expressions = any_expression_rows(self._row_with_ids(record))
         for expression in expressions:
             status = status_of(expression)
             if status not in STATUSES and status != "pending":

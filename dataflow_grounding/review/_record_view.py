@@ -18,11 +18,11 @@ from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     annotated_column,
+    any_expression_rows,
     doubt_of_reply,
     is_negative,
     is_number,
     path_of,
-    read_any_expressions,
     stated_size,
     verdict_of,
     was_checked,
@@ -40,7 +40,7 @@ MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
 FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
 """The marks whose records a report shows first."""
 View: TypeAlias = dict[str, Any]  # a record as `view_of` returns it
-Expression: TypeAlias = dict[str, Any]  # as `read_expressions` returns it
+Expression: TypeAlias = dict[str, Any]  # as `expression_rows` returns it
 BoxPlace: TypeAlias = tuple[str, int]  # an expression's id, and the index of one of its boxes
 
 
@@ -202,7 +202,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
         return expressions
     # The last number put after each id: with thousands of equal ids, trying all would take long.
     last_number_of = defaultdict[str, int](lambda: 1)
-    for expression in read_any_expressions(record):
+    for expression in any_expression_rows(record):
         id = str(expression["expression_id"])
         key = id
         while key in expressions:  # `ID~2` may be the id of another expression

@@ -18,9 +18,9 @@ from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     Record,
+    any_expression_rows,
     is_negative,
     path_of,
-    read_any_expressions,
     stated_size,
 )
 from dataflow_grounding.data.rejected import WithoutRejected
@@ -109,7 +109,7 @@ class FigureCounts:
         picture = self._current.add(name, path_of(record))
         self._remarks.add(record)
         try:
-            expressions = read_any_expressions(Record(record))
+            expressions = any_expression_rows(Record(record))
         except BrokenRow:
             self._counts["broken"][True] += 1
             return

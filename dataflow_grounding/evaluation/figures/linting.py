@@ -23,10 +23,10 @@ from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
+    any_expression_rows,
     has_id,
     is_score,
     path_of,
-    read_any_expressions,
     stated_size,
 )
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -145,7 +145,7 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
-        expressions = read_any_expressions(Record(record))
+        expressions = any_expression_rows(Record(record))
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return
@@ -234,7 +234,7 @@ def _read_facts(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
     boxes = set[Bbox]()
     with suppress(BrokenRow):
-        for expression in read_any_expressions(Record(record)):
+        for expression in any_expression_rows(Record(record)):
             boxes.update(box_of(instance["bbox"]) for instance in expression["instances"])
     return boxes
 

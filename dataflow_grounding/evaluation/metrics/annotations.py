@@ -15,11 +15,11 @@ from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import (
     Record,
     annotated_column,
+    expression_rows,
     has_id,
     is_score,
     is_settled,
     path_of,
-    read_expressions,
 )
 from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
 from dataflow_grounding.data.results_folder import annotations_of, records_of
@@ -154,7 +154,7 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
     stated = row.get("expressions")
     if not stated:
         return []
-    expressions = read_expressions(row, "expressions")
+    expressions = expression_rows(row, "expressions")
     caption = row.get("cleaned_caption") or row.get("caption")
     for as_stated, expression in zip(stated, expressions, strict=True):
         # An expression may be stated as its text alone.
