@@ -178,11 +178,14 @@ class Annotation:
     def without(self: A, *keys: str) -> A:
         """Return a copy whose JSON lacks these keys."""
         bare = self.copy()
-        bare.extra = {key: value for key, value in self.extra.items() if key not in keys}
-        bare.keys = tuple(key for key in self.keys if key not in keys)
+        if self.extra:
+            bare.extra = {key: value for key, value in self.extra.items() if key not in keys}
+        if not set(keys).isdisjoint(self.keys):
+            bare.keys = tuple(key for key in self.keys if key not in keys)
         for key in keys:
-            if key in self.FIELDS:
-                setattr(bare, self.FIELDS[key].name, None)
+            known = self.FIELDS.get(key)
+            if known is not None and known.name in bare.__dict__:
+                setattr(bare, known.name, None)
         return bare
 
 
