@@ -41,6 +41,9 @@ TWO_ANSWERS = ("r06b", "h07")
 NO_OPTION = ("fb07", "fc05")
 # A picture with an object that can't be read is left out whole, and its line is named.
 WITHOUT_PICTURE = {"fx27": {"exit": 2, "records": 0, "said": "138"}}
+# The words alone that hx12 expects have changed: refusals by an error are asked again by the next
+# run, and `--retry-failed` isn't about them.
+OTHER_WORDS = {"hx12": {"exit": 4, "said": "context", "most": 24}}
 NOT_HERE = pytest.param({}, marks=pytest.mark.skip(reason="the cases are not here"))
 
 
@@ -86,6 +89,8 @@ def test_a_later_case(script: dict[str, Any], case: Case, tmp_path: Path) -> Non
         case = {**case, "input": asked, "right": rights}
     if case["id"] in WITHOUT_PICTURE:
         case = {**case, "right": [WITHOUT_PICTURE[case["id"]]]}
+    if case["id"] in OTHER_WORDS:
+        case = {**case, "right": [OTHER_WORDS[case["id"]]]}
     outcome = getattr(script["t"], case["kind"])(case["input"], tmp_path)
     assert any(script["matches"](right, outcome, tmp_path) for right in case["right"]), outcome
 

@@ -68,11 +68,6 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"
     )
-    if pipeline.__init__ is object.__init__:
-        raise SpecError(
-            f"{how_it_is_made}: write def __init__(self, storage, serving), which keeps both for"
-            " forward()"
-        )
     signature = inspect.signature(pipeline.__init__)
     try:
         signature.bind(None, None, None, **settings)  # Nones for self, storage and serving

@@ -128,7 +128,9 @@ def test_a_review_shows_rare_remarks_first(odd: tuple[Workplace, Done], tmp_path
             # what is said as usual is more doubtful by all else
             expression["disagreement"] = number not in ODD
         suspect = {} if number in ODD else {"suspect_boxes": True, "doubtful": True}
-        lines.append(dump_line({**record, **suspect}))
+        # each of a picture of its own: the records of one are reviewed as one
+        own = {"image_path": f"{number}.jpg", "image_id": str(number)}
+        lines.append(dump_line({**record, **own, **suspect}))
     shutil.copytree(odd[0].results, tmp_path / "results")
     (tmp_path / "results" / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")
     wanted = {**dict.fromkeys(("status", "text", "head", "below"), ""), "order": "doubt"}

@@ -529,7 +529,7 @@ WITHOUT_NAME = {
     "MODULE:Leaving": "autolabel_type MODULE:Leaving: SystemExit: 0",
     "MODULE:Numbered": "MODULE:Numbered needs a `name`, a text",
     "MODULE:Idle": "autolabel_type MODULE:Idle: forward() should run each",
-    "MODULE:Unmade": "write def __init__(self, storage, serving), which keeps both",
+    "MODULE:Unmade": "'Unmade' object has no attribute 'mood'",
     "MODULE:IdleCompiled": "IdleCompiled.forward() calls no operator",
 }
 """The same where the block is `pipeline`."""

@@ -157,10 +157,10 @@ def test_coco_annotations_that_are_left_out_are_counted(odd_coco: OddCoco) -> No
     ):
         assert told in odd_coco.told
     for told in (
-        "boxes without an area (1)",
-        "crowd annotations (1)",
-        "annotations without a box (4)",
-        "category isn't listed, which are read as 'object' (4)",
+        "boxes without an area (1",
+        "crowd annotations (1",
+        "annotations without a box (4",
+        "category isn't listed, which are read as 'object' (4",
     ):
         assert told in odd_coco.told_by_import
 

@@ -429,7 +429,8 @@ def test_stats_tells_the_kinds_and_warns_of_too_many(ran: Ran, tmp_path: Path) -
     assert "made_up_share" not in figures["advice"]
     many = tmp_path / "many.jsonl"
     [record, *_] = place.annotations()
-    record["expressions"] = [record["expressions"][0], *(4 * negatives[:1])]
+    made_up = [{**negatives[0], "text": f"{negatives[0]['text']} {number}"} for number in range(4)]
+    record["expressions"] = [record["expressions"][0], *made_up]
     many.write_text(json.dumps(record) + "\n", encoding="utf-8")
     done = command(["stats", str(many)])
     assert "80.0%" in done.out

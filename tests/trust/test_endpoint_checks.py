@@ -466,7 +466,7 @@ def test_a_model_that_finds_no_rectangle_is_noted_and_ends_no_run(
     assert 3 <= probes <= 4, "one at the beginning, and one in each stretch of five"
     assert server.count() == 28 + probes
     told = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
-    warning = f"Warning: {probes} checks of the box format not answered: which vouches for no box"
+    warning = f"Warning: {probes} checks of the box format not answered, which vouches for no box"
     assert told.err.count(warning) == 1
     assert "docs/" not in told.err  # which whoever has installed the package lacks
     assert place.run_json()["suspect_boxes"] is None
