@@ -141,6 +141,8 @@ OTHER_SCALE = "another scale"
 """The reason of a reply whose numbers don't fit the box format."""
 REPLY_CUT_OFF = "cut off"
 """The reason of a TruncatedReply, unless another one is stated."""
+ALL_THINKING = "only thoughts"
+"""The reason of a reply without a text whose tokens all went into thinking."""
 
 
 class TruncatedReply(UnreadableReply, kind="truncated_reply"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import (
+    ALL_THINKING,
     GroundingError,
     OperatorFailed,
     RecordError,
@@ -134,6 +135,12 @@ def _failure_in(request: Request[Any], line: dict[str, Any]) -> RecordError | No
     is_at_limit = is_one_of(line.get("finish_reason"), CUT_OFF)
     # some go on up to it, with blanks or words, after an answer that is whole
     if is_at_limit and not is_whole(text or "") and not _answers_all(request, text):
+        written = usage_of(line).output_tokens
+        if written and not (text or "").strip():  # deepseek-ai/DeepSeek-V3#1610
+            return TruncatedReply(
+                f"the reply is cut off before it began: {written:,} tokens went into thinking.",
+                ALL_THINKING,
+            )
         return TruncatedReply("the reply was cut off at the token limit.")
     if not isinstance(text, str):
         return UnreadableReply("the reply has no text.")

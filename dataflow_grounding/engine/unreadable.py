@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataflow_grounding._util.errors import (
+    ALL_THINKING,
     OTHER_SCALE,
     REPLY_CUT_OFF,
     NoCompletion,
@@ -230,6 +231,8 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
 def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> str:
     if reason == REPLY_CUT_OFF:
         return "raise max_tokens"
+    if reason == ALL_THINKING:
+        return f"set {setting('vlm.asking', '{thinking: off}')}, or raise max_tokens"
     if reason == OTHER_SCALE:
         return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
     # Only questions about boxes can be asked in another form.

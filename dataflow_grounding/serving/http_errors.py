@@ -96,6 +96,7 @@ _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for n
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
 _LOST = (502, 504, 522, 524)  # a gateway got no reply, or not in time
 DAY = 86_400.0  # seconds
+_PER_DAY = re.compile(r"\bper[- ]day\b", re.IGNORECASE)
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
 LONGEST_MESSAGE = 1000  # characters of what an endpoint says that are shown
@@ -176,7 +177,7 @@ def _error_by_status(
 ) -> errors.GroundingError:
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
-        return busy(our_message, _seconds_to_wait(headers, details))
+        return busy(our_message, _seconds_to_wait(headers, details, their_words))
     if status >= 500 or status in _PASSING:
         return _error_of_fault(status, our_message, their_words, retry_after(headers))
     if status >= 400:
@@ -298,7 +299,7 @@ def is_about_content(refusal: str) -> bool:
 
 
 def _seconds_to_wait(
-    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
+    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]], their_words: str
 ) -> float | None:
     """Where a day's quota is used up, a shorter wait that the answer asks for doesn't help."""
     for detail in details:
@@ -312,7 +313,8 @@ def _seconds_to_wait(
         # {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
         if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
             return _seconds_of(str(detail.get("retryDelay", "")))
-    return None
+    # "Rate limit exceeded: free-models-per-day" (Aider-AI/aider#3550)
+    return DAY if _PER_DAY.search(their_words) else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
