@@ -115,10 +115,12 @@ class Annotation:
     # of new JSON, the keys that are there without a value, too
     NULLS: ClassVar[tuple[str, ...]] = ()
 
-    _names: ClassVar[tuple[tuple[str, str], ...]] = ()  # each key and its field
+    _name_of: ClassVar[Mapping[str, str]] = {}  # key → its field
+    _key_of: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
-        cls._names = tuple((key, known.name) for key, known in cls.FIELDS.items())
+        cls._name_of = {key: known.name for key, known in cls.FIELDS.items()}
+        cls._key_of = {name: key for key, name in cls._name_of.items()}
 
     @classmethod
     def _read(cls, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -141,38 +143,40 @@ class Annotation:
         return fields, extra
 
     @classmethod
-    def _made(cls: type[A], fields: Mapping[str, Any]) -> A:
+    def _made(cls: type[A], fields: dict[str, Any]) -> A:
         # In a run each phrase passes here in each step: `__init__` would set all fields one by one.
         made = object.__new__(cls)
-        made.__dict__.update(fields)
+        made.__dict__ = fields
         return made
 
     def copy(self: A) -> A:
         """Return a copy, of which fields can be set."""
-        return self._made(self.__dict__)
+        return self._made(self.__dict__.copy())
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a record has it."""
         fields, extra = self.__dict__, self.extra
         row: dict[str, Any] = {}
         for key in self.keys:
-            known = self.FIELDS.get(key)
-            value = fields.get(known.name) if known else None
-            if known is None or value is None:
+            name = self._name_of.get(key)
+            value = fields.get(name) if name else None
+            if value is None:
                 row[key] = extra.get(key)
-            elif key in extra and known.read(extra[key]) == value:
+            elif key in extra and self.FIELDS[key].read(extra[key]) == value:
                 row[key] = extra[key]
             else:
                 row[key] = value if type(value) in _PLAIN else _json_of(value)
-        nulls = () if self.keys else self.NULLS
-        if fields.get("verification") is not None:
+        added = {} if self.keys else dict.fromkeys(self.NULLS)
+        for name, value in fields.items():
+            if value is not None and name in self._key_of and self._key_of[name] not in row:
+                added[self._key_of[name]] = value
+        if "verification" in added:
             # A check that couldn't decide is told from one that wasn't made.
-            nulls = (*nulls, "verified")
-        for key, name in self._names:
-            value = fields.get(name)
-            is_stated = value is not None or key in nulls
-            if is_stated and key not in row:
-                row[key] = value if type(value) in _PLAIN else _json_of(value)
+            added.setdefault("verified", None)
+        if added:
+            for key in self.FIELDS:
+                if key in added and key not in row:
+                    row[key] = _json_of(added[key])
         return row
 
     def without(self: A, *keys: str) -> A:
@@ -183,9 +187,9 @@ class Annotation:
         if not set(keys).isdisjoint(self.keys):
             bare.keys = tuple(key for key in self.keys if key not in keys)
         for key in keys:
-            known = self.FIELDS.get(key)
-            if known is not None and known.name in bare.__dict__:
-                setattr(bare, known.name, None)
+            name = self._name_of.get(key)
+            if name in bare.__dict__:
+                bare.__dict__[name] = None
         return bare
 
 
@@ -258,7 +262,8 @@ class Instance(Annotation):
         fields, extra = cls._read(item) if isinstance(item, dict) else ({}, {})
         if "bbox" not in fields:
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-        return cls._made({**fields, "extra": extra, "keys": tuple(item)})
+        fields["extra"], fields["keys"] = extra, tuple(item)
+        return cls._made(fields)
 
     def moved(self, bbox: Bbox) -> "Instance":
         """Return it with other corners, without what holds for its former ones alone."""
@@ -311,7 +316,8 @@ class Region(Annotation):
             raise BrokenRow(f"{where}: the box {list(bbox)} has no area")
         extra.pop("type", None)  # no text, which is none
         keys = tuple(dict.fromkeys([*item, "type"]))
-        return cls._made({**fields, "extra": extra, "keys": keys})
+        fields["extra"], fields["keys"] = extra, keys
+        return cls._made(fields)
 
 
 @dataclass
@@ -419,7 +425,8 @@ class Expression(Annotation):
             extra.pop("expression_id", None)
         if "expression_id" not in item or "instances" not in item:
             keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
-        return cls._made({**fields, "extra": extra, "keys": keys})
+        fields["extra"], fields["keys"] = extra, keys
+        return cls._made(fields)
 
     @property
     def is_settled(self) -> bool:
@@ -470,9 +477,10 @@ def read_expressions(record: Record, key: str) -> list[Expression]:
         raise BrokenRow(f"column {key!r} should be a list of expressions, not {type_name(value)}")
     expressions = []
     id_of_record = record.unique_id
+    place = f"column {key!r}, expression "
     for number, item in enumerate(value):
-        where = f"column {key!r}, expression {number}"
-        expressions.append(Expression.from_json(item, where, f"{id_of_record}#{number}"))
+        own_id = f"{id_of_record}#{number}"
+        expressions.append(Expression.from_json(item, f"{place}{number}", own_id))
     return expressions
 
 
