@@ -15,7 +15,6 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp
 from dataflow_grounding.data.expressions import OF_A_SHAPE, Instance, Region
-from dataflow_grounding.data.expressions import SEED_ERROR as SEED_ERROR
 from dataflow_grounding.data.records import is_number, stated_size
 
 # How far a box may reach out of the image and count as measured loosely, as a share of the longer
@@ -30,7 +29,6 @@ REASONS = {
     "xyxy": "looks like [x1, y1, x2, y2]: give [x, y, width, height]",
     "too_small": "covers less than a pixel of the image",
 }
-SHAPE_COLUMNS = OF_A_SHAPE
 _UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four numbers
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
 
@@ -67,10 +65,10 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def with_corners(instance: Mapping[str, Any], bbox: list[float]) -> dict[str, Any]:
-    """Return a box with these corners, without SHAPE_COLUMNS where they are others."""
+    """Return a box with these corners, without OF_A_SHAPE where they are others."""
     kept = dict(instance)
     if list(instance["bbox"]) != bbox:
-        kept = {name: value for name, value in kept.items() if name not in SHAPE_COLUMNS}
+        kept = {name: value for name, value in kept.items() if name not in OF_A_SHAPE}
     return {**kept, "bbox": bbox}
 
 

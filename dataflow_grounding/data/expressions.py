@@ -5,9 +5,7 @@ came in under keys that nobody here knows goes out as it came, and in its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import BrokenRow
@@ -35,7 +33,6 @@ OF_EARLIER_BOXES = ("reason", "disagreement", "verified", "verification", "doubt
 """Keys of an expression that tell of its boxes, and don't hold for new ones."""
 OF_A_SHAPE = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
 """Keys of a box that don't hold once its corners have changed."""
-_NUMBERS = frozenset([int, float])
 
 
 def _id(value: Any) -> str | None:
@@ -56,11 +53,6 @@ def _span(value: Any) -> Span | None:
 
 
 def _bbox(value: Any) -> Bbox | None:
-    if type(value) is list and len(value) == 4 and _NUMBERS.issuperset(map(type, value)):
-        x1, y1, x2, y2 = value
-        with suppress(OverflowError):
-            if isfinite(x1) and isfinite(y1) and isfinite(x2) and isfinite(y2):
-                return x1, y1, x2, y2
     if not is_box(value):  # its numbers may be NumPy's
         value = without_numpy(value)
         if not is_box(value):

@@ -28,6 +28,7 @@ it, ids stay the same where earlier rows of the image have failed.
 BROKEN_ROW = "_broken_row"
 """The column of a row in place of one that can't be read: it says why."""
 
+_NUMBERS = frozenset([int, float])
 # One encoder for all lines: `json.dumps` would make one each time.
 _STRICT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -239,7 +240,14 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
 
 def is_box(value: Any) -> bool:
     """Whether a value is four finite numbers, in a list or a tuple."""
-    return isinstance(value, (list, tuple)) and len(value) == 4 and all(map(is_number, value))
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        return False
+    if not _NUMBERS.issuperset(map(type, value)):  # a bool, say, or NumPy's
+        return all(map(is_number, value))
+    try:
+        return all(map(math.isfinite, value))
+    except OverflowError:
+        return False
 
 
 def without_numpy(value: Any) -> Any:

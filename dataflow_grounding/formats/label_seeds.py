@@ -15,9 +15,9 @@ from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size, area, box_of
-from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.class_files import Names, read_names
+from dataflow_grounding.data.expressions import SEED_ERROR
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import (
     CROWDS,

@@ -13,7 +13,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, er
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.data.expressions import SEED_ERROR
 from dataflow_grounding.data.records import as_json, read_object, stated_size
 from dataflow_grounding.data.rows import read_rows, write_rows, write_text
 from dataflow_grounding.engine.keyed_log import sealed, unsealed

@@ -10,7 +10,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.boxes.regions import SEED_ERROR
+from dataflow_grounding.data.expressions import SEED_ERROR
 
 # What may be found, by its key in `run.json`, in words. `{}` is a setting's name, or a count.
 _PLACES = {

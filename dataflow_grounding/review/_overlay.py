@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from dataflow_grounding.boxes.regions import SHAPE_COLUMNS
+from dataflow_grounding.data.expressions import OF_A_SHAPE
 from dataflow_grounding.data.records import Record, annotated_column, expression_id
 from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.evaluation.metrics.annotations import is_span
@@ -194,7 +194,7 @@ def _region_of_box(
     is_drawn = instance.get("evidence") == "person"
     item = dict(region)
     if is_drawn:
-        for key in (*SHAPE_COLUMNS, "score"):  # they were of the pipeline's box
+        for key in (*OF_A_SHAPE, "score"):  # they were of the pipeline's box
             item.pop(key, None)
     item.update(judgement)
     if is_drawn:
