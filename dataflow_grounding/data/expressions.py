@@ -108,11 +108,12 @@ class Annotation:
     NULLS: ClassVar[tuple[str, ...]] = ()
 
     _name_of: ClassVar[Mapping[str, str]] = {}  # key → its field
-    _key_of: ClassVar[Mapping[str, str]] = {}
+    # key, its field, and whether new JSON has it without a value, too
+    _in_order: ClassVar[Sequence[tuple[str, str, bool]]] = ()
 
     def __init_subclass__(cls) -> None:
         cls._name_of = {key: known.name for key, known in cls.FIELDS.items()}
-        cls._key_of = {name: key for key, name in cls._name_of.items()}
+        cls._in_order = [(key, name, key in cls.NULLS) for key, name in cls._name_of.items()]
 
     @classmethod
     def _read(cls, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -150,38 +151,37 @@ class Annotation:
         fields, extra = self.__dict__, self.extra
         row: dict[str, Any] = {}
         for key in self.keys:
-            name = self._name_of.get(key)
-            value = fields.get(name) if name else None
+            value = fields.get(self._name_of.get(key, ""))
             if value is None:
                 row[key] = extra.get(key)
             elif key in extra and self.FIELDS[key].read(extra[key]) == value:
                 row[key] = extra[key]
             else:
                 row[key] = value if type(value) in _PLAIN else _json_of(value)
-        added = {} if self.keys else dict.fromkeys(self.NULLS)
-        for name, value in fields.items():
-            if value is not None and name in self._key_of and self._key_of[name] not in row:
-                added[self._key_of[name]] = value
-        if "verification" in added:
-            # A check that couldn't decide is told from one that wasn't made.
-            added.setdefault("verified", None)
-        if added:
-            for key in self.FIELDS:
-                if key in added and key not in row:
-                    row[key] = _json_of(added[key])
+        # set since it came
+        for key, name, is_null in self._in_order:
+            value = fields.get(name)
+            if value is not None:
+                if key not in row:
+                    row[key] = value if type(value) in _PLAIN else _json_of(value)
+            elif is_null and not self.keys:
+                row[key] = None
+            elif key == "verified" and fields.get("verification") is not None:
+                row.setdefault(key, None)  # a check couldn't decide: not that none was made
         return row
 
     def without(self: A, *keys: str) -> A:
         """Return a copy whose JSON lacks these keys."""
         bare = self.copy()
-        if self.extra:
-            bare.extra = {key: value for key, value in self.extra.items() if key not in keys}
-        if not set(keys).isdisjoint(self.keys):
-            bare.keys = tuple(key for key in self.keys if key not in keys)
+        fields = bare.__dict__
         for key in keys:
             name = self._name_of.get(key)
-            if name in bare.__dict__:
-                bare.__dict__[name] = None
+            if name in fields:
+                fields[name] = None
+            if key in self.extra:
+                bare.extra = {other: bare.extra[other] for other in bare.extra if other != key}
+            if key in self.keys:
+                bare.keys = tuple(other for other in bare.keys if other != key)
         return bare
 
 
@@ -415,8 +415,9 @@ class Expression(Annotation):
         if not fields.get("expression_id"):
             fields["expression_id"] = own_id
             extra.pop("expression_id", None)
-        if "expression_id" not in item or "instances" not in item:
-            keys = tuple(dict.fromkeys([*item, "expression_id", "instances"]))
+        for key in ("expression_id", "instances"):
+            if key not in item:
+                keys = (*keys, key)
         fields["extra"], fields["keys"] = extra, keys
         return cls._made(fields)
 

@@ -327,8 +327,7 @@ def request_about(
 def _has_boxes(fields: JsonObject) -> bool:
     for value in fields.values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
-            parts = item.values() if isinstance(item, Mapping) else [item]
-            for part in parts:
+            for part in item.values() if isinstance(item, dict) else [item]:
                 if isinstance(part, (Instance, Region)):
                     return True
     return False
