@@ -130,6 +130,9 @@ class Run:
                 # Nothing was put in place: files with these names are an earlier run's.
                 self.summary.annotations = ""
                 self.summary.failures_file = ""
+                # No file says what failed. It may have been for what stopped the run, too.
+                self.summary.failed = 0
+                self.summary.failures.clear()
                 self.stopped.summary = self.summary.to_json()
         return self.summary
 

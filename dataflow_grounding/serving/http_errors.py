@@ -27,10 +27,10 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 # Words about an unknown model: `invalid model`, `The model "x" does not exist`. OpenRouter and
-# Mistral answer one with 400.
+# Mistral answer one with 400; so does `transformers serve MODEL` any other than that one.
 _MODEL = re.compile(
     r"\b(?:invalid|unknown|no such|not a valid) model\b|\bmodel\W+(?:\S+\W+){0,3}(?:does not"
-    r" exist|not found)\b",
+    r" exist|not found)\b|\bserver is pinned to\b",
     re.IGNORECASE,
 )
 # All that a server says of a path that it doesn't have: nothing, or a web page, `404 page not
@@ -415,7 +415,8 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
         words = f"{words}: {words_of_provider}"
     reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
     code = ", ".join(reasons) or error.get("code") or error.get("type")
-    return f"{words} ({code})" if isinstance(code, str) else str(words)
+    is_word = isinstance(code, str) and not code.isdigit()  # a number is the status again
+    return f"{words} ({code})" if is_word else str(words)
 
 
 def _words_of_provider(error: Mapping[str, Any]) -> str | None:

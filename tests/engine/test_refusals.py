@@ -111,6 +111,7 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
             assert server.received <= 10 + 10 + 8 + 8
             assert server.paid == 10
             assert not workplace.failures()
+            assert (done.summary["failed"], done.summary["failures"]) == (0, {})
     with endpoint_of(workplace) as server:
         again = workplace.run()
         assert (again.code, again.summary["done"]) == (0, 24), again

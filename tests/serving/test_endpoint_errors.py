@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import OpenAISdkServing
+from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support import faults
@@ -27,6 +29,11 @@ from tests.support.endpoint import Serves
 
 KEY = "sk-7f3a-very-secret-key"
 ENDLESS = ("hang", "drip")
+
+
+def pinned_to_another() -> Fault:
+    detail = "Server is pinned to 'a/B'; requested 'loopback'."
+    return Fault(400, body=json.dumps({"detail": detail}).encode())
 
 
 AT = "AT answered"
@@ -37,6 +44,8 @@ FAULTS: dict[str, tuple[Fault, type[GroundingError], int, str]] = {
     "401": (faults.unauthorized(), EndpointRefused, 1, f"{AT} 401: Incorrect API key provided. (key: Bearer ***)"),
     "403": (faults.forbidden(), EndpointRefused, 1, f"{AT} 403: You are not allowed"),
     "404": (faults.model_not_found(), EndpointRefused, 1, f"{AT} 404: The model does not exist"),
+    # `transformers serve MODEL`, asked for another model (cli/serving/utils.py)
+    "pinned": (pinned_to_another(), EndpointRefused, 1, f"{AT} 400: Server is pinned to 'a/B'; requested 'loopback'. "),
     "no credit": (faults.quota_exceeded(), NoCredit, 1, f"{AT} 429: You exceeded"),
     "400 with the key": (faults.bad_request(f"this: {KEY}"), RequestRefused, 3, f"{AT} 400: this: *** (key: Bearer ***)"),
     "content filter": (faults.content_filter(), RequestRefused, 1, f"{AT} 400: The response was filtered"),
@@ -101,3 +110,9 @@ def test_a_fault_is_the_same_error_after_as_many_requests(
     assert "\n" not in said
     assert (type(caught.value), server.count()) == (kind, sent)
     assert getattr(caught.value, "certain", True)
+
+
+def test_a_code_that_repeats_the_status_is_said_once() -> None:
+    """A gateway hands on the status of the server in its charge as the code, in a text."""
+    body = b'{"error": {"message": "down for now", "code": "503"}}'
+    assert str(error_of(503, {}, body, where="here")) == "here answered 503: down for now"
