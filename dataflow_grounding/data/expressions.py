@@ -6,13 +6,16 @@ came in under keys that nobody here knows goes out as it came, and in its place.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.records import (
     NEGATIVE,
     Record,
+    Update,
     annotated_column,
+    as_json,
     has_id,
     is_box,
     is_number,
@@ -29,7 +32,9 @@ A = TypeVar("A", bound="Annotation")
 
 SEED_ERROR = "seed_error"
 """The column of a record that says why the files that it was made from can't be read."""
-OF_EARLIER_BOXES = ("reason", "disagreement", "verified", "verification", "doubtful", "doubt")
+OF_EARLIER_BOXES = frozenset(
+    ["reason", "disagreement", "verified", "verification", "doubtful", "doubt"]
+)
 """Keys of an expression that tell of its boxes, and don't hold for new ones."""
 OF_A_SHAPE = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
 """Keys of a box that don't hold once its corners have changed."""
@@ -85,7 +90,8 @@ class Field(NamedTuple):
     read: Callable[[Any], Any] = lambda value: None
 
 
-_PLAIN = frozenset([str, float, int, bool])
+_PLAIN = frozenset([str, int, bool])
+_NUMBERS = frozenset([int, float])
 _AS_GIVEN = (_id, Verification.from_json)  # readers of what goes out as it came, if nobody sets it
 
 
@@ -147,8 +153,9 @@ class Annotation:
         return self._made(self.__dict__.copy())
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a record has it."""
-        fields, extra = self.__dict__, self.extra
+        """Return it as a record has it: JSON, with Python's numbers. Raises ValueError for NaN."""
+        fields = self.__dict__
+        extra = as_json(self.extra) if self.extra else self.extra
         row: dict[str, Any] = {}
         for key in self.keys:
             value = fields.get(self._name_of.get(key, ""))
@@ -166,7 +173,7 @@ class Annotation:
                     row[key] = value if type(value) in _PLAIN else _json_of(value)
             elif is_null and not self.keys:
                 row[key] = None
-            elif key == "verified" and fields.get("verification") is not None:
+            elif key == "verified" and fields.get("verification") and "verification" not in row:
                 row.setdefault(key, None)  # a check couldn't decide: not that none was made
         return row
 
@@ -186,11 +193,18 @@ class Annotation:
 
 
 def _json_of(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, list):
-        return [item.to_json() if isinstance(item, Annotation) else item for item in value]
-    return value.to_json() if isinstance(value, Verification) else value
+        return [_json_of(item) for item in value]
+    if isinstance(value, Annotation):
+        return value.to_json()
+    if type(value) is tuple and _NUMBERS.issuperset(map(type, value)):
+        if all(map(isfinite, value)):
+            return list(value)
+    elif type(value) is float and isfinite(value):
+        return value
+    return as_json({"value": value})["value"]
 
 
 @dataclass
@@ -437,7 +451,8 @@ class Expression(Annotation):
 
     def with_new_boxes(self, instances: Sequence[Instance]) -> "Expression":
         """Return it with other boxes, without what it tells of its former ones."""
-        new = self.without(*OF_EARLIER_BOXES)
+        has_earlier = not OF_EARLIER_BOXES.isdisjoint([*self.__dict__, *self.keys])
+        new = self.without(*OF_EARLIER_BOXES) if has_earlier else self.copy()
         new.instances = list(instances)
         return new
 
@@ -512,6 +527,17 @@ def read_regions(record: Record, key: str) -> list[Region]:
         Region.from_json(item, f"column {key!r}, region {number}")
         for number, item in enumerate(value)
     ]
+
+
+def update_as_json(update: Update) -> Update:
+    """Return a copy of an operator's update as it reads back from a file."""
+    rows = {
+        column: [item.to_json() for item in value]
+        for column, value in update.items()
+        if isinstance(value, list) and all(isinstance(item, Annotation) for item in value)
+    }
+    others = as_json({column: value for column, value in update.items() if column not in rows})
+    return {column: rows.get(column, others.get(column)) for column in update}
 
 
 def check_labels_were_read(record: Record) -> None:

@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
-from dataflow_grounding.data.expressions import check_labels_were_read
+from dataflow_grounding.data.expressions import check_labels_were_read, update_as_json
 from dataflow_grounding.data.records import (
     REMARK,
     Record,
@@ -260,7 +260,7 @@ async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: Im
         update = update.update
     columns = _checked(update, operator)
     columns = _with_added_columns(columns, operator, record, ask, size)
-    return _with_settled_phrases(record, as_json(columns)), error_of_rest
+    return _with_settled_phrases(record, update_as_json(columns)), error_of_rest
 
 
 async def _size_of_prepared_image(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,13 +17,20 @@ from dataflow_grounding.data.records import as_json
 from tests.support.json_values import any_json
 
 KEYS = [*Expression.FIELDS, "score", "mine", "area"]
+# a file with NaN or Infinity is refused when it is read
+VALUES = (
+    any_json()
+    .map(json.dumps)
+    .filter(lambda line: not re.search("NaN|Infinity", line))
+    .map(json.loads)
+)
 
 
 def text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-@given(st.dictionaries(st.sampled_from(KEYS), any_json(), max_size=8), any_json())
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8), VALUES)
 def test_an_expression_that_nobody_changes_goes_out_as_it_came(
     row: dict[str, Any], of_box: Any
 ) -> None:
@@ -30,7 +39,7 @@ def test_an_expression_that_nobody_changes_goes_out_as_it_came(
     assert text(Expression.from_json(row).to_json()) == text(row)
 
 
-@given(st.dictionaries(st.sampled_from([*Region.FIELDS, "mine"]), any_json(), max_size=6))
+@given(st.dictionaries(st.sampled_from([*Region.FIELDS, "mine"]), VALUES, max_size=6))
 def test_a_region_that_nobody_changes_goes_out_as_it_came(row: dict[str, Any]) -> None:
     row = {**row, "bbox": [0, 0, 5, 5], "type": "Car"}
     assert text(Region.from_json(row).to_json()) == text(row)
@@ -65,6 +74,18 @@ def test_a_box_that_moves_loses_its_outline() -> None:
     box = Instance.from_json({"bbox": [1, 2, 3, 4], "outline": [1, 2, 3, 4, 5, 6], "area": 4})
     assert box.moved((1, 2, 3, 4)) == box
     assert box.moved((1, 2, 3, 5)).to_json() == {"bbox": [1, 2, 3, 5]}
+
+
+@pytest.mark.parametrize("score", [float("nan"), np.float32("inf")])
+def test_what_json_cannot_say_is_refused(score: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Expression("a cup", instances=[Instance((1, 2, 3, 4), score=score)]).to_json()
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    corners: Any = tuple(np.float32([1, 2, 3.5, 4]))
+    row = Instance(corners, score=np.float64(0.5)).to_json()
+    assert [type(number) for number in [*row["bbox"], row["score"]]] == [float] * 5
 
 
 def test_the_engine_writes_typed_values_as_json() -> None:
