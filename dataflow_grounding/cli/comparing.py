@@ -45,7 +45,6 @@ from dataflow_grounding.review import report_results
 @click.option(
     "--score-cut", type=Range(0, 1), help="Leave out lower scores in measures that count boxes."
 )
-@click.option("--keep-rejected", is_flag=True, help="Also count boxes that a reviewer rejected.")
 @click.option(
     "-o",
     "out",
@@ -60,7 +59,6 @@ def eval_command(
     gold: str,
     threshold: float,
     score_cut: float | None,
-    keep_rejected: bool,
     out: str | None,
     image_root: str | None,
     as_json: bool,
@@ -76,7 +74,7 @@ def eval_command(
     truth = read_annotations(gold)
     evaluations = []
     for path in results:
-        answers = read_annotations(path, keep_rejected=keep_rejected)
+        answers = read_annotations(path, keep_rejected=False)
         evaluations.append(evaluate(answers, truth, rules))
     first = evaluations[0]
     figures = first.to_json()

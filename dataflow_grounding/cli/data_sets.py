@@ -46,11 +46,6 @@ _of_data_sets = combined(
 )
 
 
-_keep_rejected = click.option(
-    "--keep-rejected", is_flag=True, help="Keep boxes that a reviewer rejected."
-)
-
-
 @click.command("split")
 @click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
@@ -69,14 +64,12 @@ _keep_rejected = click.option(
     help="The shares of train, val and test, or, as A/B, of train and val; met to about 1/√n.",
 )
 @click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
-@_keep_rejected
 @_of_data_sets
 def split_command(
     results: str,
     out: str,
     ratios: str,
     seed: int,
-    keep_rejected: bool,
     image_root: str | None,
     reads_pictures: bool,
     as_json: bool,
@@ -93,7 +86,6 @@ def split_command(
         seed=seed,
         image_root=image_root,
         read=reads_pictures,
-        keep_rejected=keep_rejected,
     )
     if as_json:
         say_json(summary)
@@ -119,7 +111,7 @@ def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> 
     if missed:
         say(missed)
     if summary["rejected"]:
-        say(f"rejected by a reviewer, left out (--keep-rejected): {summary['rejected']:,} boxes")
+        say(f"rejected by a reviewer, left out: {summary['rejected']:,} boxes")
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
@@ -164,14 +156,12 @@ def _weights_of_parts(ratios: str) -> dict[str, float]:
 
 @click.command("stats")
 @click.argument("results", metavar="RESULTS…", type=any_path, nargs=-1, required=True)
-@_keep_rejected
 @click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
 @_of_data_sets
 def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
     reads_pictures: bool,
-    keep_rejected: bool,
     all_figures: bool,
     as_json: bool,
 ) -> None:
@@ -182,9 +172,7 @@ def stats_command(
     share are reported as leaks. Equal picture files are found without decoding them. Empty figures
     share one line.
     """
-    counts = figures_of(
-        results, image_root=image_root, read=reads_pictures, keep_rejected=keep_rejected
-    )
+    counts = figures_of(results, image_root=image_root, read=reads_pictures)
     figures = counts.figures()
     advice = advice_on(figures)
     if as_json:

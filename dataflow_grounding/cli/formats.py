@@ -32,7 +32,8 @@ from dataflow_grounding.data.classes import (
     split_of,
 )
 from dataflow_grounding.data.records import dump_text, path_of
-from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of, run_of
+from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
 from dataflow_grounding.formats import (
@@ -368,9 +369,10 @@ def export(
         settings["class_list"] = _classes_of_all(results, parts)
     if has_option(format, "preamble"):
         settings["preamble"] = _preamble_of(results, format)
-    records: Any = RecordsOf(results)
+    # All of them: what is rejected in one record of a picture is so in its others, too.
+    records: Any = records_of(results, keep_rejected=True)
     if parts:
-        records = {name: RecordsOf(path) for name, path in parts.items()}
+        records = {name: records_of(path, keep_rejected=True) for name, path in parts.items()}
     exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     have_unlisted_classes = any(UNLISTED in remark for remark in exported.remarks)
@@ -396,7 +398,7 @@ def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
     """The list's classes, then others of the parts: so all parts have the same, in one order."""
     classes = ClassList(classes_of(results))
     for path in parts.values():
-        for record in records_of(path):
+        for record in records_of(path, keep_rejected=True):
             classes.add(record)
     return classes.names
 

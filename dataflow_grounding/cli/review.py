@@ -82,13 +82,11 @@ def _user() -> str:
     type=any_path,
     help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
-@click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
 @json_option
 def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
-    keep_rejected: bool,
     as_json: bool,
 ) -> int:
     """Write RESULTS as reviewed. DECISIONS are files that the page offered for download after its
@@ -98,13 +96,7 @@ def apply_command(
     same items.
     """
     # Downloaded decisions are added to RESULTS' reviews.jsonl, of which all are applied.
-    is_for_training = out is not None  # else pipelines and reviews go on from the file
-    applied = apply_decisions(
-        results,
-        out,
-        downloads,
-        keep_rejected=keep_rejected or not is_for_training,
-    )
+    applied = apply_decisions(results, out, downloads)
     for line in applied["refused"]:
         say(f"Not taken: {line}")
     answer(as_json, applied, _lines_on_applied(applied))
@@ -122,7 +114,7 @@ def _lines_on_applied(applied: dict[str, Any]) -> list[str]:
         lines.append(f"left out, as their boxes were resized: {outlines}")
     if applied["boxes_left_out"]:
         left_out = counted(applied["boxes_left_out"], "box")
-        lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")
+        lines.append(f"left out, as they were rejected: {left_out}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """What a command's argument RESULTS names: a run's folder, or a file of records.
 
-It may be on this machine or at an address (s3://, …). Here are its records, what its run states,
-and where its pictures are.
+It may be on this machine or at an address (s3://, …). Here are what its run states, and where its
+records and its pictures are.
 """
 
 import os
@@ -12,8 +12,8 @@ from dataflow_grounding._util.addresses import may_be_named
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import absolute, joined, kind_of
 from dataflow_grounding.data.dataframes import holds_bytes
-from dataflow_grounding.data.records import Record, read_object
-from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
+from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.rows import file_type_of
 
 CKPT = ".ckpt"
 """The folder in a results folder where a run keeps its replies and what it has found out."""
@@ -90,19 +90,3 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
         if isinstance(path, str) and may_be_named(path, [results]):
             folders.append(path)
     return tuple(dict.fromkeys([*folders, folder_of_results(results), "."]))
-
-
-def records_of(results: str) -> Iterator[Record]:
-    """Yield the records of RESULTS; InputError, with file and line, for an unreadable one."""
-    for line, data in read_unbroken_rows(annotations_of(results)):
-        yield Record(data, place=line - 1)
-
-
-class RecordsOf:
-    """The records of `records_of`, for callers that go through them more than once."""
-
-    def __init__(self, results: str) -> None:
-        self._results = results
-
-    def __iter__(self) -> Iterator[Record]:
-        return records_of(self._results)

@@ -33,11 +33,11 @@ def apply_decisions(
     results: str,
     out: str | None = None,
     downloads: tuple[str, ...] = (),
-    keep_rejected: bool = True,
 ) -> dict[str, Any]:
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
-    - `out` is a new file, None for annotations.reviewed.jsonl next to the records.
+    - `out` is a new file for training, without what was rejected; None for
+      annotations.reviewed.jsonl next to the records, which has all.
     - `downloads` are files of decisions, which a page offers when its server is gone.
     """
     files = review_files(results)
@@ -54,7 +54,7 @@ def apply_decisions(
     held = _decisions_held(files, decisions)
     if not held:
         raise _no_decisions(results, files, refused)
-    counts, boxes_left_out = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
+    counts, boxes_left_out = _write_reviewed(path, files, decisions, is_own_file)
     if is_own_file:
         note_source(files.annotations, digest_of(files.annotations) or "")
     else:

@@ -71,8 +71,6 @@ def done(*arguments: object) -> Done:
 def test_stats(records: Path) -> None:
     figures = done("stats", records, "--no-pictures", "--json").summary
     assert (figures["rejected"], figures["phrases"], figures["sizes"]) == (4, 2, {"medium": 2})
-    figures = done("stats", records, "--no-pictures", "--json", "--keep-rejected").summary
-    assert (figures["rejected"], figures["phrases"]) == (0, 4)
 
 
 def test_eval(records: Path, tmp_path: Path) -> None:
@@ -81,16 +79,14 @@ def test_eval(records: Path, tmp_path: Path) -> None:
     figures = done(*line).summary
     assert (figures["boxes"], figures["precision_at_iou_0.5"]) == (2, 1.0)
     assert "4 boxes" in " ".join(figures["notes"])
-    assert done(*line, "--keep-rejected").summary["boxes"] == 6
 
 
-@pytest.mark.parametrize(("options", "boxes"), [([], 1), (["--keep-rejected"], 3)])
-def test_split(records: Path, tmp_path: Path, options: list[str], boxes: int) -> None:
-    how = ("--ratios", "0.5/0.5", "--no-pictures", "--json", *options)
+def test_split(records: Path, tmp_path: Path) -> None:
+    how = ("--ratios", "0.5/0.5", "--no-pictures", "--json")
     counts = done("split", records, "-o", tmp_path / "parts", *how).summary
-    assert counts["rejected"] == 6 - 2 * boxes
+    assert counts["rejected"] == 4
     [row] = rows_of(tmp_path / "parts" / "train.jsonl")
-    assert sum(len(expression["instances"]) for expression in row["expressions"]) == boxes
+    assert [len(expression["instances"]) for expression in row["expressions"]] == [1]
 
 
 @pytest.mark.parametrize("way", ["apply", "split"])

@@ -612,13 +612,9 @@ def test_a_file_for_training_has_no_rejected_boxes_and_the_reviewed_one_has_all(
     assert [row["text"] for row in applied(folder)] == ["A dog", "a dog"]
     training = tmp_path / "train.jsonl"
     done = command(["apply", str(folder), "-o", str(training)])
-    assert "left out, as they were rejected (--keep-rejected): 1 box" in done.out
+    assert "left out, as they were rejected: 1 box" in done.out
     [record] = rows_of(training)
     assert [row["text"] for row in record["expressions"]] == ["A dog"]
-    both = tmp_path / "both.jsonl"
-    assert command(["apply", str(folder), "-o", str(both), "--keep-rejected"]).code == 0
-    [record] = rows_of(both)
-    assert len(record["expressions"]) == 2
 
 
 def test_a_decision_without_a_box_reads_no_size_of_the_picture(tmp_path: Path) -> None:

@@ -46,14 +46,13 @@ def figures_of(
     *,
     image_root: str | None = None,
     read: bool = True,
-    keep_rejected: bool = False,
 ) -> "FigureCounts":
     """Count the figures of results folders or files of records, all together.
 
     Each counts as a data set of its own, for leaks. Rows that can't be read are counted as such.
     Without `read`, pictures are compared by their names alone.
     """
-    counts = FigureCounts(read=read, keep_rejected=keep_rejected)
+    counts = FigureCounts(read=read)
     for path in results:
         annotations = annotations_of(path)
         for _ in counts.counted(read_rows(annotations), path):
@@ -72,11 +71,11 @@ class FigureCounts:
     `end_data_set` after each data set, then `figures`.
     """
 
-    def __init__(self, *, read: bool = False, keep_rejected: bool = False) -> None:
+    def __init__(self, *, read: bool = False) -> None:
         # By figure, the groups of pictures that it counts as alike; `figures` sets it.
         self.named: dict[str, list[tuple[Place, ...]]] = {}
         self._read = read
-        self._without_rejected = WithoutRejected(keep_rejected)
+        self._without_rejected = WithoutRejected()
         # by figure: how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._classes = ClassTable()

@@ -21,8 +21,8 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import dump_text, path_of
-from dataflow_grounding.data.rejected import WithoutRejected
-from dataflow_grounding.data.results_folder import image_folders_of, records_of, run_of
+from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
@@ -206,7 +206,6 @@ def split(
     seed: int = 0,
     image_root: str | None = None,
     read: bool = True,
-    keep_rejected: bool = False,
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl, next to run.json.
 
@@ -237,7 +236,7 @@ def split(
         first_of_group = first_alike(looks)
     part_of_picture = _parts_by_digest(names, first_of_group, parts, seed)
     with errors_as(InputError, f"can't write {out}"):
-        rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
+        rejected = _write_parts(results, out, list(parts), part_of_picture)
     _write_run_json(results, out, {"seed": seed, "parts": parts}, folders)
     counts = {part: {"records": 0, "pictures": 0} for part in parts}
     for name, part in part_of_picture.items():
@@ -290,23 +289,21 @@ def _write_parts(
     out: str,
     part_names: Sequence[str],
     part_of_picture: Mapping[str, str],
-    keep_rejected: bool,
 ) -> int:
     """Write the parts' files; return how many rejected boxes are left out."""
     # If a record can't be read, no file is left: a writer closed without `commit` leaves none.
-    without_rejected = WithoutRejected(keep_rejected)
+    records = records_of(results)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))
     with ExitStack() as stack:
         for name in part_names:
             writer = RowWriter(within(out, f"{name}.jsonl"))
             writers[name] = stack.enter_context(closing(writer))
-        for record in records_of(results):
+        for record in records:
             picture, _ = names_of(record, results)
-            record = record.updated(without_rejected.of(record))
             writers[part_of_picture[picture]].write(record)
             classes.add(record)
         for writer in writers.values():
             writer.commit()
     write_text(os.path.join(out, CLASSES_FILE), "".join(f"{name}\n" for name in classes.names))
-    return without_rejected.boxes
+    return records.rejected

@@ -22,7 +22,8 @@ from dataflow_grounding.data.records import (
     path_of,
 )
 from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
-from dataflow_grounding.data.results_folder import annotations_of, records_of
+from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results_folder import annotations_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
@@ -119,20 +120,21 @@ def read_annotations(
         annotations = Annotations(path, on_disk=True)
         where = f"{annotations_of(path)}, line"
         annotations.classes = classes_of(path)
-        _read_into(annotations, records_of(path), where, keep_rejected)
+        records = records_of(path, keep_rejected=keep_rejected)
+        _read_into(annotations, records, where)
+        annotations.rejected = records.rejected
     else:
         annotations = Annotations()
-        _read_into(annotations, _records(source), "record", keep_rejected)
+        without_rejected = WithoutRejected(keep_rejected)
+        _read_into(annotations, without_rejected(_records(source)), "record")
+        annotations.rejected = without_rejected.boxes
     return annotations
 
 
-def _read_into(
-    annotations: Annotations, rows: Iterable[Record], where: str, keep_rejected: bool
-) -> None:
+def _read_into(annotations: Annotations, rows: Iterable[Record], where: str) -> None:
     """Add the rows. `where` is what a row is called in messages, before its number: "record"."""
     annotated_columns = set[str]()  # that say what is in a picture, such as `regions`
-    without_rejected = WithoutRejected(keep_rejected)
-    for row in without_rejected(rows):
+    for row in rows:
         annotated_columns.add(annotated_column(row))
         try:
             expressions = _checked_expressions(row)
@@ -140,7 +142,6 @@ def _read_into(
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
-    annotations.rejected = without_rejected.boxes
     stated = annotated_columns - {""}  # "" is of records that say nothing
     if stated and "expressions" not in stated:
         raise InputError(

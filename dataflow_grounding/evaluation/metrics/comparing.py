@@ -144,8 +144,8 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     """Compare predictions with gold.
 
     Phrases of pictures that the gold doesn't have count in `expressions_of_other_records` alone.
-    Boxes of `found` that a reviewer rejected don't count, unless `read_annotations` was told to
-    keep them. A gold phrase with rejected boxes is judged only if a person confirmed the others.
+    Boxes of `found` that a reviewer rejected don't count. A gold phrase with rejected boxes is
+    judged only if a person confirmed the others.
     Raises InputError where something can't be read, or there is nothing to compare.
 
     Example:
@@ -204,7 +204,6 @@ def _notes(
     if answers.rejected:
         yield (
             f"{answers.rejected:,} boxes of {answers.name} that a reviewer rejected are left out"
-            " (--keep-rejected)"
         )
     if counts.by_class:
         yield (
