@@ -71,6 +71,9 @@ class ClassTable:
 
     def __init__(self) -> None:
         self.order: Sequence[str] = ()  # the classes that the user lists
+        self.has_shared_pictures = (
+            False  # whether several rows have boxes of one class in one picture
+        )
         self.repeated = 0  # boxes that didn't count, of a thing that counts already
         self._by_key: dict[str, ClassCounts] = {}  # by `class_key` of the class's name
         self._with_class = 0  # expressions that state their class
@@ -92,13 +95,14 @@ class ClassTable:
         # By the key of a class: the boxes of each of its phrases. They are counted per class at the
         # end, because boxes of two phrases may be of one thing.
         phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
+        state_of_class: dict[str, int] = {}  # by its name, of this row
         for name, expression in of_classes:
             instances = _boxed_in(expression)
             if instances:
                 phrases_of_class.setdefault(class_key(name), []).append(instances)
-                state = _BOXED
-            else:
-                state = _state_without_boxes(expression)
+            state = _BOXED if instances else _state_without_boxes(expression)
+            state_of_class[name] = max(state, state_of_class.get(name, 0))
+        for name, state in state_of_class.items():
             self._raise_state(digest, self._counts_of(name), state)
         for key, phrases in phrases_of_class.items():
             self._count_boxes(self._by_key[key], phrases)
@@ -171,6 +175,8 @@ class ClassTable:
         table = self._states[table_number]
         states = table.get(digest) or 0  # of 32 classes in this picture
         state_before = _state_at(place, states)
+        if state == state_before == _BOXED:
+            self.has_shared_pictures = True
         if state <= state_before:
             return
         shift = place * _BITS

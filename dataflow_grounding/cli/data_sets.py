@@ -320,7 +320,7 @@ def lint_command(
     rules = [rule for rule in select or RULES if rule not in ignore]
     counts = Counter[str]()
     findings: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
-    for line, (rule, where) in lint(data, rules, image_root=image_root, read=reads_pictures):
+    for line, (rule, where, _) in lint(data, rules, image_root=image_root, read=reads_pictures):
         counts[rule] += 1
         message = f"{RULES[rule]['finds']}: {where}"
         if as_json:

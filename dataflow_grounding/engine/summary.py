@@ -13,7 +13,14 @@ from typing import Any
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
-from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
+from dataflow_grounding.data.records import (
+    STATUSES,
+    VERDICTS,
+    Record,
+    path_of,
+    verdict_of,
+    was_checked,
+)
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.engine._reply_sources import ANSWERED_BY
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
@@ -175,7 +182,7 @@ class Summary:
             return
         expressions = [expression for expression in column if isinstance(expression, dict)]
         self._show_boxes(record, expressions)
-        self.shown.classes.add(record.image_id or record.unique_id, expressions)
+        self.shown.classes.add(_picture_of(record) or record.unique_id, expressions)
         self.expressions["total"] += len(column)
         for expression in expressions:
             status = expression.get("status")
@@ -193,8 +200,8 @@ class Summary:
         self.notes[UNSEEN] += len(unseen)
         self.expressions["none"] -= len(unseen)
         self.expressions["ambiguous"] += len(unseen)
-        if row.get("image_id"):
-            self.shown.classes.add(row["image_id"], unseen)
+        if _picture_of(row):
+            self.shown.classes.add(_picture_of(row), unseen)
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
         """Keep the first SHOWN lines with boxes, in the input's order."""
@@ -428,6 +435,11 @@ def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
         others = shown_count - count
         likelihood += ways * USUALLY_ACCEPTED**count * (1 - USUALLY_ACCEPTED) ** others
     return likelihood < BY_CHANCE
+
+
+def _picture_of(record: Mapping[str, Any]) -> str:
+    """Return what tells the record's picture from others; "" where it names none."""
+    return path_of(record) or str(record.get("image_id") or "")
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:

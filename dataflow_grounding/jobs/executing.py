@@ -51,12 +51,18 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
 
 def _write_results(run: SpecRun, started: float, summary: Summary) -> None:
     """Write what a run leaves when its steps have ended, and complete the summary."""
-    classes = summary.shown.classes  # the table that people see, in the order of the spec
-    if classes.is_of_classes:
-        classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
     if summary.done:
         _write_annotations(run)
     summary.annotations = run.annotations_path
+    classes = summary.shown.classes  # the table that people see, in the order of the spec
+    if classes.is_of_classes and classes.has_shared_pictures:  # a thing counts once, as in `stats`
+        # few runs have several rows of a picture
+        from dataflow_grounding.evaluation.figures.counting import figures_of
+
+        classes = figures_of([run.annotations_path], read=False).classes
+        summary.shown.classes = classes
+    if classes.is_of_classes:
+        classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
     write_run_json(run, started, summary)
     for step in run.job.steps:
         if os.path.exists(step.storage.output_path):

@@ -17,7 +17,7 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.records import STATUSES, doubt_of_reply
+from dataflow_grounding.data.records import STATUSES, doubt_of_reply, path_of
 from dataflow_grounding.data.remarks import Remarks, remarks_of
 from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
@@ -120,6 +120,7 @@ class _Written:
         self._rank_files = rank_files
         self._remarks = remarks
         self._own_name = own_name
+        self._pictures = set[int]()  # hashes of the paths of those that are counted
         self.classes = classes
         self.models = PageNames()
         self.heads = PageNames()  # the head nouns of phrases that state no class
@@ -139,8 +140,15 @@ class _Written:
         _write_row(self._rank_files, view, index_row, marks)
         if is_of_this_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))
+            self._count_picture(record)
         self.counts["shown"] += 1
         self.marked.update(marks)
+
+    def _count_picture(self, record: Mapping[str, Any]) -> None:
+        """Count a record's picture once; one that names none is of its own."""
+        path = path_of(record)
+        self.counts["images"] += not path or hash(path) not in self._pictures
+        self._pictures.add(hash(path))
 
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
         """Return the figures of the page; `failed` is how many of the run's images aren't done."""
@@ -340,7 +348,7 @@ def _hundredths(score: float) -> int:
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
     """Return what the record adds to the page's figures; without a key, a figure isn't shown."""
     expressions = view["expressions"]
-    counts = Counter(images=1)
+    counts = Counter[str]()
     for mark in ("doubtful", "unusual", "disputed", "suspect"):
         if mark in marks:
             counts[mark] = 1

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dataflow_grounding.boxes.class_table import ClassTable, in_order
 from dataflow_grounding.data.records import dump_line
-from tests.support.workplace import command
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.workplace import Workplace, command
 
 
 def expression(name: str | None, *boxes: list[int]) -> dict[str, Any]:
@@ -145,3 +146,21 @@ def test_classes_that_the_user_lists_are_in_the_users_order(tmp_path: Path) -> N
 
 def test_listed_classes_come_first_also_where_one_is_listed_twice() -> None:
     assert in_order(["dog", "tie"], ["Cat", "cat", "tie"]) == ["tie", "dog"]
+
+
+@pytest.mark.slow
+def test_a_run_counts_things_of_a_class_as_stats_does(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    """Also where rows of one picture have ids of their own."""
+    place = Workplace(tmp_path, server.base_url, **{"data.classes": ["cup", "dish"]})
+    place.picture("a.jpg")
+    place.picture("b.jpg", color="red")
+    rows = [("1", "a.jpg"), ("2", "b.jpg"), ("3", "a.jpg")]
+    place.rows({"image_id": own, "image_path": name} for own, name in rows)
+    done = place.run()
+    assert done.code == 0, done
+    figures = command(["stats", str(place.results), "--json"]).summary
+    table = done.summary["classes"]
+    assert [row["pictures"] for row in table] == [2, 2]
+    assert place.run_json()["summary"]["classes"] == table == figures["classes"]

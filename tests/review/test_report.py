@@ -280,6 +280,11 @@ def test_the_figures_are_those_of_the_pipeline_shown(
     assert len(view["expressions"]) == int(counts.get("expressions", counts.get("regions", 0)))
 
 
+def test_a_picture_of_several_captions_counts_once(folder: Path) -> None:
+    captions = [{**MUG_ON_TABLE, "image_id": str(number)} for number in range(3)]
+    assert figures_of(report(folder, captions))["images"] == "1"
+
+
 def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path) -> None:
     """The counts are those of the records and of the failures, not what the summary says."""
     summary = {"images": 1234, "failed": 7, "seconds": 754.2, "model": "embedded-opencv"}

@@ -78,7 +78,7 @@ class FigureCounts:
         self._without_rejected = WithoutRejected()
         # by figure: how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
-        self._classes = ClassTable()
+        self.classes = ClassTable()
         self._remarks = Remarks()
         self._data_sets: list[DataSet] = []  # those that are counted
         self._begin_data_set()
@@ -157,7 +157,7 @@ class FigureCounts:
         joined = records[0]
         if len(records) > 1:
             [joined] = pictures(records, lambda _: "this picture")
-        self._classes.add(name, [e for record in records for e in record["classes"]])
+        self.classes.add(name, [e for record in records for e in record["classes"]])
         phrases = _phrases_of(joined["expressions"])
         for phrase in phrases:
             for figure, value in _phrase_entries(phrase):
@@ -169,7 +169,7 @@ class FigureCounts:
 
     def list_classes(self, names: Sequence[str]) -> None:
         """Take the order of classes from the user's list; of several lists, the first counts."""
-        self._classes.order = self._classes.order or names
+        self.classes.order = self.classes.order or names
 
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
@@ -187,7 +187,7 @@ class FigureCounts:
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._remarks.common()
         figures["remarks_rare"] = self._remarks.rare
-        figures["classes"] = self._classes.rows()
+        figures["classes"] = self.classes.rows()
         if figures["classes"]:
             # Phrases are names of classes, from a list: figures of their words say nothing.
             for name, row in FIGURES.items():

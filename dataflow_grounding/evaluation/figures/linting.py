@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ from dataflow_grounding.boxes.geometry import (
     box_of,
     without_duplicates,
 )
+from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
@@ -58,6 +59,9 @@ class Finding(NamedTuple):
 
     rule: str
     where: str
+    # What of the picture it is about, such as a box of a class: it is told once, also where
+    # several records of the picture have it. None for what is the record's own.
+    thing: Hashable = None
 
 
 FactsOrWhy: TypeAlias = ImageFacts | str  # of a picture, or why it can't be read
@@ -88,6 +92,7 @@ def _all_findings(
     path: str, folders: tuple[str, ...], read_sizes: bool
 ) -> Iterator[tuple[int, Finding]]:
     ids_seen = set[int]()  # hashes
+    things_told = set[int]()  # hashes of the picture, the rule and the thing
     no_boxes = _PictureBoxes(path="", boxes=set())
     before = no_boxes  # of the row before
     for row, picture in _with_facts(path, folders, read_sizes):
@@ -96,7 +101,11 @@ def _all_findings(
             before = no_boxes  # the next row isn't compared with one that can't be read
             continue
         for finding in _findings_in_record(row.data, picture):
-            yield row.line, finding
+            told = hash((path_of(row.data), finding.rule, finding.thing))
+            if finding.thing is None or told not in things_told:
+                yield row.line, finding
+            if finding.thing is not None:
+                things_told.add(told)
         for finding in _repeated_ids(row.data, ids_seen):
             yield row.line, finding
         # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
@@ -157,7 +166,7 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
     in_caption = _texts_in(caption, without_span)
     for expression in expressions:
         for instance in expression["instances"]:
-            yield from _findings_in_box(repr(expression["text"]), instance, size)
+            yield from _findings_in_box(expression, instance, size)
         yield from _findings_in_expression(expression, caption, in_caption)
 
 
@@ -190,16 +199,18 @@ def _findings_in_picture(
     record: Mapping[str, Any], picture: FactsOrWhy | None
 ) -> Iterator[Finding]:
     if isinstance(picture, str):
-        yield Finding("DG401", picture)
+        yield Finding("DG401", picture, thing="")
         return
     if picture is None:
         return
     size_in_record = stated_size(record)
     if size_in_record is not None and size_in_record != picture.size:
         stated = f"{record['width']}x{record['height']}"
-        yield Finding("DG402", f"{picture.width}x{picture.height} is stated as {stated}")
+        found = f"{picture.width}x{picture.height}"
+        yield Finding("DG402", f"{found} is stated as {stated}", thing=stated)
     if picture.stretched:
-        yield Finding("DG403", "sent with its least value as black and its largest as white")
+        why = "sent with its least value as black and its largest as white"
+        yield Finding("DG403", why, thing="")
 
 
 def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> ImageFacts | None:
@@ -254,7 +265,9 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
         ids_seen.add(hash_of_id)
 
 
-def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
+def _findings_in_box(
+    expression: Mapping[str, Any], instance: dict[str, Any], size: Size | None
+) -> Iterator[Finding]:
     box = box_of(instance["bbox"])
     score = instance["score"]
     x1, y1, x2, y2 = box
@@ -275,10 +288,11 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
         "DG106": is_whole_picture,
     }
     in_size = f" in {size[0]}x{size[1]}" if size else ""
-    where = f"{text}, {list(box)}{in_size}, score {score}"
+    where = f"{expression['text']!r}, {list(box)}{in_size}, score {score}"
+    thing = (class_key(class_of(expression)), box)
     for rule, is_wrong in wrong.items():
         if is_wrong:
-            yield Finding(rule, where)
+            yield Finding(rule, where, thing)
 
 
 def _is_in_parts(box: Bbox, size: Size | None) -> bool:

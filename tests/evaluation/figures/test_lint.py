@@ -251,3 +251,16 @@ def test_every_rule_is_in_the_docs() -> None:
     page = (REPOSITORY / "docs/figures.md").read_text(encoding="utf-8")
     for rule, row in RULES.items():
         assert f"| {rule} | {row['finds']} |" in page
+
+
+def test_what_is_wrong_with_a_picture_is_told_once_for_all_of_its_records(tmp_path: Path) -> None:
+    rows = []
+    for text in ("a dog", "the dog", "one dog"):
+        beyond = {"text": text, "class": "dog", "instances": [{"bbox": [1, 2, 90, 40]}]}
+        rows.append(record("a.jpg", (60, 48), [beyond], image_id=text))
+    draw(tmp_path, [{**rows[0], "width": 64}])
+    data = write_rows(tmp_path / "a.jsonl", *rows, {**rows[0], "image_path": "b.jpg"})
+    done = lint(data, "--ignore", "DG003")
+    lines = [line.split(":")[1] for line in done.out.splitlines()]
+    found = [*zip(lines, rules_of(done), strict=True)]
+    assert found == [("1", "DG402"), ("1", "DG101"), ("4", "DG401"), ("4", "DG101")]
