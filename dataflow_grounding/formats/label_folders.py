@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import joined, path_within
+from dataflow_grounding.formats.found_pictures import name_key
 from dataflow_grounding.formats.named_pictures import NamedPictures
 from dataflow_grounding.formats.reading import files_under
 from dataflow_grounding.images.files import ENDINGS
@@ -36,13 +37,27 @@ def label_folder(
     """Find the labels of pictures; `keys` are what messages call the two folders."""
     images = files_under(pictures, ENDINGS, keys[0])
     label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
-    label_of_image = {image: label_of(image) for image in images}
+    of_no_picture = label_files.difference(map(label_of, images))
+    label_of_image = {image: label_of(image) for image in images if label_of(image) in label_files}
+    # A label's name may differ from its picture's in the case of letters or in Unicode's form.
+    without_label = _by_name_key(image for image in images if image not in label_of_image)
+    for key, alike in _by_name_key(of_no_picture).items():
+        same = without_label.get(key, [])
+        if len(alike) == len(same) == 1:  # of several, nothing says which one is meant
+            label_of_image[same[0]] = alike[0]
+            of_no_picture.discard(alike[0])
     file_of_image = {}
-    for image, label in label_of_image.items():
-        if label in label_files:
-            file_of_image[image] = joined(labels, label)
-    of_no_picture = label_files.difference(label_of_image.values())
+    for image in images:
+        if image in label_of_image:
+            file_of_image[image] = joined(labels, label_of_image[image])
     return LabelFolder(pictures, labels, images, file_of_image, sorted(of_no_picture))
+
+
+def _by_name_key(names: Iterable[str]) -> dict[str, list[str]]:
+    names_by_key: dict[str, list[str]] = {}
+    for name in names:
+        names_by_key.setdefault(name_key(os.path.splitext(name)[0]), []).append(name)
+    return names_by_key
 
 
 def label_of(image: str) -> str:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import kind_of
@@ -22,7 +21,7 @@ from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import EXACT, Phrase, Sample
-from dataflow_grounding.formats.found_pictures import PictureFolders
+from dataflow_grounding.formats.found_pictures import PictureFinder
 from dataflow_grounding.formats.imported import (
     Mark,
     ReturningFormat,
@@ -38,7 +37,6 @@ from dataflow_grounding.formats.reading import (
     read_whole,
     unite,
 )
-from dataflow_grounding.images.files import ENDINGS
 
 _VERSION = "6.3.1"  # of LabelMe, whose form new files have
 _RECTANGLE = "rectangle"
@@ -140,22 +138,18 @@ class LabelMe(ReturningFormat):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
                 raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
-            file_of_name = {name: os.path.join(path, name) for name in names}
+            folder = path
         else:
-            file_of_name = {os.path.basename(path): path}
-        # Labels of this machine are read without the store that their pictures are in.
-        picture_folders = PictureFolders(in_stores=is_remote(path))
-        for name, file in file_of_name.items():
+            folder, name = os.path.split(path)
+            names = [name]
+        finder = PictureFinder(image_root, folder or ".")
+        for name in names:
+            file = os.path.join(folder, name)
             with entry_errors(file, self.bad):  # at an error the file is left out
-                yield self._record(read_whole(file), file, name, image_root, picture_folders)
+                yield self._record(read_whole(file), file, name, finder)
 
     def _record(
-        self,
-        data: Mapping[str, Any],
-        file: str,
-        name: str,
-        image_root: str,
-        picture_folders: PictureFolders,
+        self, data: Mapping[str, Any], file: str, name: str, finder: PictureFinder
     ) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder that is read."""
         file_alone = {**data, "shapes": [], "imageData": None}
@@ -163,9 +157,7 @@ class LabelMe(ReturningFormat):
         sides = _stated_sides(data)
         shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)
         self._count_kept(data, _READ_OF_FILE, "files")
-        stated = str(data["imagePath"] or _picture_next_to(file, picture_folders))
-        folder = os.path.dirname(name)
-        picture, is_by_name = _picture_of(stated, folder, image_root, picture_folders)
+        picture, is_by_name = _picture_of(str(data["imagePath"] or ""), name, finder)
         if is_by_name:
             self.passed_over["values of imagePath, of which only the last part is found"] += 1
         own = {  # what an export to LabelMe needs
@@ -295,35 +287,25 @@ def _keyed_expression(
     return (label, text), expression
 
 
-def _picture_next_to(file: str, picture_folders: PictureFolders) -> str:
-    """Return the picture that is called as its file: some tools leave its name out."""
-    stem, _ = os.path.splitext(file)
-    pictures = [stem + ending for ending in ENDINGS if picture_folders.has(stem + ending)]
-    if len(pictures) != 1:  # of several, nothing says which one is meant
-        raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
-    return os.path.basename(pictures[0])
+def _picture_of(stated: str, name: str, finder: PictureFinder) -> tuple[str, bool]:
+    """Return the path of a file's picture, and whether it was found by its name alone.
 
-
-def _picture_of(
-    stated: str, folder: str, image_root: str, picture_folders: PictureFolders
-) -> tuple[str, bool]:
-    """Return the picture's path from the image root, and whether it was found by its name alone."""
+    `name` is the file's in the folder that is read: some tools call it as the picture alone.
+    """
     stated = stated.replace("\\", "/")  # as Windows writes paths
-    name = os.path.basename(stated)
-    # Folders of pictures may be called as those of files: a/ for labels/a, which is `folder`.
-    folder_below_labels = folder.partition("/")[2]
-    as_stated = os.path.join(folder, stated)
+    folder, last = os.path.split(name)
+    as_stated = os.path.join(folder, stated or os.path.splitext(last)[0])
+    found = finder.shortest(as_stated)
+    if found:
+        return found, False
+    if not stated:
+        raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
     # It may be a path of another machine: X-AnyLabeling, too, takes a picture of its name then.
-    by_name = [os.path.join(each, name) for each in (folder, folder_below_labels, "")]
-    for candidate in (as_stated, *by_name):
-        path = os.path.join(image_root, candidate)
-        if not picture_folders.has(path):
-            continue
-        is_by_name = candidate != as_stated
-        if os.path.isabs(candidate):
-            return candidate, is_by_name
-        return os.path.relpath(path, image_root), is_by_name
-    return as_stated, False  # where none is found
+    picture = os.path.basename(stated)
+    # Folders of pictures may be called as those of files: a/ for labels/a, which is `folder`.
+    folders = (folder, folder.partition("/")[2], "")
+    found = finder.shortest(*(os.path.join(each, picture) for each in folders))
+    return (found, True) if found else (as_stated, False)
 
 
 def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.boxes.geometry import Size
@@ -24,7 +23,7 @@ from dataflow_grounding.data.records import is_number
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
-from dataflow_grounding.formats.found_pictures import PictureFolders
+from dataflow_grounding.formats.found_pictures import PictureFinder
 from dataflow_grounding.formats.imported import COLUMN
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
@@ -37,13 +36,10 @@ from dataflow_grounding.formats.reading import (
 )
 from dataflow_grounding.formats.rotated import degrees_in, turned
 from dataflow_grounding.formats.xml_text import safe_for_xml, text_of
-from dataflow_grounding.images.files import ENDINGS
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NOT_KEPT = ("pose", "truncated", "difficult", "occluded")  # what a record has no place for
 _DATABASE = "dataflow-grounding, in VOC's pixels from 1"  # its VOC tells the reader
-# Folders of pictures next to that of the annotations: the devkit's, and what an export writes.
-_FOLDERS = ("JPEGImages", FOLDER)
 
 
 @dataclass
@@ -87,16 +83,13 @@ class Voc(PictureFiles):
         else:
             folder = os.path.dirname(path) or "."
             names = [os.path.basename(path)]
-        # Labels of this machine are read without the store that their pictures are in.
-        picture_folders = PictureFolders(in_stores=is_remote(path))
+        finder = PictureFinder(image_root, folder)
         for name in names:
             file = os.path.join(folder, name)
             with entry_errors(file, self.bad):  # at an error the file is left out
-                yield self._record(file, name, image_root, picture_folders)
+                yield self._record(file, name, finder)
 
-    def _record(
-        self, file: str, name: str, image_root: str, picture_folders: PictureFolders
-    ) -> dict[str, Any]:
+    def _record(self, file: str, name: str, finder: PictureFinder) -> dict[str, Any]:
         """Return the record of a file that is called `name` in the folder of annotations."""
         objects, first_of_tag = self._read_elements(file)
         root = xml_root(file)
@@ -107,9 +100,12 @@ class Voc(PictureFiles):
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         stated = _file_name_in(first_of_tag.get("filename"))
-        picture = _picture_of(stated, file, name, image_root, picture_folders)
+        stem, _ = os.path.splitext(name)  # tools call the file as its picture
+        names = [stem]
+        if stated:
+            names = [os.path.join(os.path.dirname(name), stated), stated, stem]
         record = {
-            "image_path": picture,
+            "image_path": finder.shortest(*names) or stated or f"{stem}.jpg",
             "caption": None,
             **_sides(first_of_tag.get("size")),
             "expressions": unite(keyed_expressions),
@@ -231,37 +227,6 @@ def _sides(size: Element | None) -> dict[str, int]:
         return {}
     sides = {side: int(float(size.findtext(side) or 0)) for side in ("width", "height")}
     return sides if all(sides.values()) else {}  # those of the picture itself count then
-
-
-def _picture_of(
-    stated: str, file: str, name: str, image_root: str, picture_folders: PictureFolders
-) -> str:
-    """Return the path from the image root of the picture of a file.
-
-    `file` is data/Annotations/sub/a.xml, and `name` is sub/a.xml.
-    """
-    stem = os.path.splitext(name)[0]  # sub/a: tools call the file as its picture
-    subfolder = os.path.dirname(name)
-    names = [stem]
-    if stated:
-        # At the top, the first two are the same.
-        names = list(dict.fromkeys((os.path.join(subfolder, stated), stated, stem)))
-    folders = [image_root, *(os.path.join(image_root, folder) for folder in _FOLDERS)]
-    # From an image root in a store, no path leads to this machine, nor the other way round.
-    if is_remote(file) == is_remote(image_root):
-        folder_of_annotations = os.path.dirname(file).removesuffix(subfolder) or "."
-        folders += [os.path.join(folder_of_annotations, os.pardir, name) for name in _FOLDERS]
-        folders.append(folder_of_annotations)
-    for name_of_picture in names:
-        endings = [""]
-        if not name_of_picture.lower().endswith(ENDINGS):  # the <filename> may have no ending
-            endings += ENDINGS
-        for folder in folders:
-            for ending in endings:
-                path = os.path.join(folder, name_of_picture + ending)
-                if picture_folders.has(path):
-                    return os.path.relpath(path, image_root)
-    return stated or f"{stem}.jpg"
 
 
 def _file_name_in(filename: Element | None) -> str:

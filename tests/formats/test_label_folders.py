@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,26 @@ def test_pictures_without_a_label_file_are_told(format: str, tmp_path: Path) -> 
     code, said = imported(data, format, tmp_path / "strict", "--strict")
     assert (code, told in said["error"]) == (2, True)
     assert not (tmp_path / "strict").exists()
+
+
+@pytest.mark.parametrize(
+    ("label", "real"),
+    [
+        ("img_1.txt", "IMG_1.png"),
+        (unicodedata.normalize("NFD", "é.txt"), unicodedata.normalize("NFC", "é.png")),
+    ],
+)
+def test_a_labels_name_may_differ_in_case_and_form(label: str, real: str, tmp_path: Path) -> None:
+    data = labelled(tmp_path / "data", "yolo", [Labelled(real, [CUP])])
+    [written] = (data / "labels").iterdir()
+    written.rename(data / "labels" / label)
+    code, said = imported(data, "yolo", tmp_path / "out", "--strict")
+    assert (code, said.get("remarks")) == (0, []), said
+    assert rows_in(tmp_path / "out") == {f"images/{real}": False}
+    # another picture has it
+    picture(data / "images" / label.replace("txt", "png"))
+    code, said = imported(data, "yolo", tmp_path / "two")
+    assert rows_in(tmp_path / "two")[f"images/{real}"] is True
 
 
 class DataSet(NamedTuple):
