@@ -58,9 +58,6 @@ PIXELS_AT_ONCE = 100_000_000
 """What all threads together decode at a time; a picture with more goes alone."""
 
 MAX_FILE_BYTES = 512 * 2**20  # of an image file that is read
-# Of a JPEG. A camera writes one segment of EXIF, 64 KiB at most.
-MAX_EXIF_BYTES = 2**20
-MAX_SEGMENTS = 10_000
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
 _WHITE = 250  # of 255: what is lighter looks like the white ground
@@ -72,7 +69,6 @@ _TIFF_HEIGHT = 257
 _BITS_PER_SAMPLE = 258  # the tag of TIFF that says so, of each color
 _ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
-_START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG has its orientation
 _PNG_SIGNATURE = 8  # bytes before the first chunk
 _PNG_CHUNK = 12  # bytes of a chunk without its content: length, type, checksum
@@ -195,7 +191,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()  # Pillow has read up to here
         header = _header_of(picture, data)
-        _refuse_cut_off(data, picture.format, header_end, path)
+        _refuse_cut_off(data, picture, header_end, path)
         # An MPO is a JPEG with more pictures, of which the first is taken. It isn't asked: Pillow
         # would read all of the file to tell.
         is_animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
@@ -215,14 +211,16 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         )
 
 
-def _refuse_cut_off(data: bytes, format: str | None, header_end: int, path: str) -> None:
+def _refuse_cut_off(data: bytes, picture: "PillowImage", header_end: int, path: str) -> None:
     """Raise ImageBroken where the file's end is missing, as far as its format tells undecoded."""
     is_whole = True
-    # The end is sought from the first scan on, because a thumbnail before it may have one, too.
-    if format == "JPEG":  # more may follow: phones append a video to some
+    format = picture.format
+    if format == "MPO":  # a JPEG with more pictures: Pillow has read further than the first scan
+        exif = picture.info.get("exif", b"")
+        header_end = data.find(exif) + len(exif)
+    # The end is sought after EXIF, because a thumbnail in it may have one, too.
+    if format in ("JPEG", "MPO"):  # more may follow: phones append a video to some
         is_whole = data.rfind(_END_OF_IMAGE, header_end) >= 0
-    elif format == "MPO":  # here Pillow has read further than the first scan
-        is_whole = data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     elif format == "PNG":  # the name of its last chunk
         is_whole = data.rfind(b"IEND") >= 0
     elif format == "WEBP":  # its length is at its beginning
@@ -367,7 +365,6 @@ def open_picture(file: IO[bytes]) -> "PillowImage":
     """Return a file's picture as Pillow opens it, by the header, if it is one of FORMATS."""
     import PIL.Image
 
-    _refuse_endless_exif(file)
     PIL.Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     return PIL.Image.open(file, formats=_formats())
 
@@ -432,53 +429,6 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
         broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")
         return machine_fault(error) or broken
     return ImageBroken(f"{quoted(path)} {why}")
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """Return the offset of the first scan."""
-    offset = 2
-    for end, _ in _jpeg_segments(io.BytesIO(data)):
-        offset = end
-    return offset
-
-
-def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset of each segment's end before the first scan, and its first ten bytes.
-
-    These are 0xFF, a byte for its kind, two for its length, and the beginning of its content.
-    Single bytes 0xFF may come before a segment. Each is yielded as if it were a segment.
-    """
-    offset = 2  # after the file's own two bytes
-    while True:
-        file.seek(offset)
-        first_bytes = file.read(10)
-        is_segment = len(first_bytes) >= 4 and first_bytes[0] == 0xFF
-        if not is_segment or first_bytes[1] == _START_OF_SCAN:
-            return
-        is_single_byte = first_bytes[1] == 0xFF  # the next 0xFF may begin a segment
-        if is_single_byte:
-            offset += 1
-        else:
-            length = int.from_bytes(first_bytes[2:4], "big")  # without 0xFF and the kind
-            offset += 2 + length
-        yield offset, first_bytes
-
-
-def _refuse_endless_exif(file: IO[bytes]) -> None:
-    """Refuse much EXIF: Pillow puts its pieces together one by one, and 100 MB took two minutes."""
-    file_bytes = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    is_jpeg = file.read(2) == b"\xff\xd8"
-    if is_jpeg and file_bytes > MAX_EXIF_BYTES:
-        exif_bytes = 0
-        for count, (_, first_bytes) in enumerate(_jpeg_segments(file), 1):
-            if first_bytes[4:8] == b"Exif":
-                exif_bytes += int.from_bytes(first_bytes[2:4], "big")
-            if exif_bytes > MAX_EXIF_BYTES or count > MAX_SEGMENTS:
-                raise ValueError(
-                    f"more than {MAX_EXIF_BYTES >> 20} MiB of EXIF, or {MAX_SEGMENTS} segments"
-                )
-    file.seek(0)
 
 
 class _Room:

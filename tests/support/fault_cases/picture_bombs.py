@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import struct
 import zlib
 
@@ -29,20 +28,6 @@ def inflating(name: bytes, begin: bytes) -> bytes:
 @functools.cache
 def _zeros() -> bytes:
     return zlib.compress(bytes(2**26), 1)
-
-
-def endless_exif(segments: int = 600) -> bytes:
-    """A JPEG of 40 MB, nearly all of it EXIF in segments that readers put together."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.new("RGB", (40, 30), "navy").save(out, "JPEG")
-    piece = b"Exif\0\0MM\0*" + bytes(65_000)
-    return (
-        b"\xff\xd8"
-        + (b"\xff\xe1" + struct.pack(">H", len(piece) + 2) + piece) * segments
-        + out.getvalue()[2:]
-    )
 
 
 def many_pages(count: int = 40_000) -> bytes:
@@ -80,7 +65,5 @@ BOMBS = {
     "XMP that inflates": lambda: inflating(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
     "a profile that inflates": lambda: inflating(b"iCCP", b"a\0\0"),
     "EXIF that inflates": lambda: inflating(b"zTXt", b"Raw profile type exif\0\0"),
-    "EXIF of 40 MB": endless_exif,
-    "segments without end": lambda: b"\xff\xd8" + b"\xff\xe1\0\4ab" * 250_000 + b"\xff\xd9",
 }
 """Each of them is refused."""
