@@ -1,9 +1,8 @@
 """How many pictures, boxes and absences a data set has of each of its classes: `ClassTable`.
 
 A picture may have several rows, which say different things of a class. It counts once for each
-class, by the strongest: a box, then "undecided", then "none". To know that for millions of pictures
-the table keeps two bits for each picture and class, packed into 64-bit numbers by the picture's
-digest.
+class, by the strongest: a box, then "undecided", then "none". To know that for many pictures, the
+table keeps a number for each, with two bits for each class.
 """
 
 import hashlib
@@ -11,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import in_columns
 from dataflow_grounding.boxes.geometry import area, box_of
 from dataflow_grounding.boxes.matching import each_thing_once
@@ -25,7 +23,6 @@ _UNDECIDED = 2
 _BOXED = 3
 _BITS = 2  # bits that a state takes
 _ALL_BITS = 0b11  # a mask of one state
-_CLASSES_OF_A_TABLE = 64 // _BITS  # states that a 64-bit number holds
 
 
 @dataclass
@@ -78,9 +75,8 @@ class ClassTable:
         self._by_key: dict[str, ClassCounts] = {}  # by `class_key` of the class's name
         self._with_class = 0  # expressions that state their class
         self._without_class = 0
-        # One table for each 32 classes: from a picture's digest to the states of these classes
-        # there, two bits each. There may be millions of pictures, so a dict would be too large.
-        self._states: list[NumberTable] = []
+        # By a picture's digest: the states of all classes there, two bits each.
+        self._states: dict[int, int] = {}
 
     @property
     def is_of_classes(self) -> bool:
@@ -150,13 +146,11 @@ class ClassTable:
 
     def _all_states(self) -> Iterator[tuple[int, int, int]]:
         """Yield a picture's digest, a class's number and its state there."""
-        for table_number, table in enumerate(self._states):
-            first_class = table_number * _CLASSES_OF_A_TABLE
-            for digest, states in table.items():
-                for place in range(_CLASSES_OF_A_TABLE):
-                    state = _state_at(place, states)
-                    if state:
-                        yield digest, first_class + place, state
+        for digest, states in self._states.items():
+            for number in range(len(self._by_key)):
+                state = _state_at(number, states)
+                if state:
+                    yield digest, number, state
 
     def _counts_of(self, name: str) -> ClassCounts:
         """The counts of a class, by any spelling that `class_key` takes for it."""
@@ -165,23 +159,19 @@ class ClassTable:
         if counts is None:
             counts = ClassCounts(" ".join(name.split()), len(self._by_key))
             self._by_key[key] = counts
-            if counts.number % _CLASSES_OF_A_TABLE == 0:
-                self._states.append(NumberTable())
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
         """Note the state of a class in a picture, unless it has a higher one there."""
-        table_number, place = divmod(counts.number, _CLASSES_OF_A_TABLE)
-        table = self._states[table_number]
-        states = table.get(digest) or 0  # of 32 classes in this picture
-        state_before = _state_at(place, states)
+        states = self._states.get(digest, 0)
+        state_before = _state_at(counts.number, states)
         if state == state_before == _BOXED:
             self.has_shared_pictures = True
         if state <= state_before:
             return
-        shift = place * _BITS
+        shift = counts.number * _BITS
         states_of_others = states & ~(_ALL_BITS << shift)
-        table.set(digest, states_of_others | (state << shift))
+        self._states[digest] = states_of_others | (state << shift)
         # The picture is counted under its state now, and no longer under the one before.
         counts.count_pictures(state, 1)
         counts.count_pictures(state_before, -1)
@@ -207,9 +197,9 @@ def _digest_of(picture: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _state_at(place: int, states: int) -> int:
-    """The state of one class of the 32 whose states are packed into a number."""
-    return (states >> (place * _BITS)) & _ALL_BITS
+def _state_at(number: int, states: int) -> int:
+    """The state of the class of that number."""
+    return (states >> (number * _BITS)) & _ALL_BITS
 
 
 def _state_without_boxes(expression: Mapping[str, Any]) -> int:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.heads import head_of
 
-_HASHES = 2**64  # modulo this, a hash is a number that a NumberTable holds
 ONE = "object"  # the class of all phrases, if there is only one
 # Remarks about classes' numbers.
 UNLISTED = "classes that aren't in the list, numbered after it"
@@ -25,39 +23,23 @@ _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class w
 
 
 class Numbers:
-    """Gives names numbers from 1, as they come; `number_of` calls `on_new` for each new name.
+    """Gives names numbers from 1, as they come; `number_of` calls `on_new` for each new name."""
 
-    Only hashes of names are kept: there may be millions.
-    """
-
-    def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
-        self._number_of_hash = NumberTable()
+    def __init__(self, on_new: Callable[[int, str], object]) -> None:
+        self.count = 0  # of the numbers that are used
+        self._number_of: dict[str, int] = {}
         self._on_new = on_new
-        self._reserved_again = 0  # numbers that nobody has, see `reserve`
 
-    def __len__(self) -> int:
-        return self._number_of_hash.count + self._reserved_again
-
-    def __contains__(self, name: str) -> bool:
-        return self._number_of_hash.get(hash(name)) is not None
-
-    def number_of(self, name: str) -> tuple[int, bool]:
-        """Return the name's number, and whether it is new: then `on_new` was called."""
-        key = hash(name)
-        own_number = self._number_of_hash.get(key)
-        if own_number is not None:
-            return own_number, False
-        number = len(self) + 1
-        self._number_of_hash.set(key, number)
-        self._on_new(number, name)
-        return number, True
+    def number_of(self, name: str) -> int:
+        if name not in self._number_of:
+            self.reserve(name)
+            self._on_new(self.count, name)
+        return self._number_of[name]
 
     def reserve(self, name: str) -> None:
         """Use up the next number, for this name if it has none, without calling `on_new`."""
-        if name in self:
-            self._reserved_again += 1
-        else:
-            self._number_of_hash.set(hash(name), len(self) + 1)
+        self.count += 1
+        self._number_of.setdefault(name, self.count)
 
 
 class Classes:
@@ -86,8 +68,7 @@ class Classes:
         self.as_they_are: set[str] = set()  # names that the format writes as an imported file did
         self._changed: dict[str, None] = {}  # names that the format has otherwise, in their order
         self._from_phrases = False  # whether the class of an expression was made of its phrase
-        # hash of a class's name as it is written → hash of its class_key
-        self._key_of_name = NumberTable()
+        self._key_of_name: dict[str, str] = {}  # class_key by a class's name as it is written
         is_file = how not in _WAYS
         if is_file:
             for phrase, name in read_texts(how, class_key).items():
@@ -157,15 +138,12 @@ class Classes:
             return ONE
         if self._joint != " " and self._joint in name and name not in self.as_they_are:
             self._changed[name] = None
-        key = hash(class_key(name)) % _HASHES  # not negative, as a NumberTable needs it
-        earlier_key = self._key_of_name.get(hash(written))
-        is_of_other_class = earlier_key is not None and earlier_key != key
-        if is_of_other_class:
+        key = class_key(name)
+        if self._key_of_name.setdefault(written, key) != key:
             raise InputError(
                 f"two classes would be {written!r}, as {self._joint!r} is a blank here: rename one"
                 " (--classes takes a file of phrases and their classes)"
             )
-        self._key_of_name.set(hash(written), key)
         return written
 
 

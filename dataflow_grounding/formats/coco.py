@@ -20,7 +20,6 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, clamp
 from dataflow_grounding.data.classes import class_key
@@ -28,7 +27,7 @@ from dataflow_grounding.data.json_lists import lists_in
 from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
 from dataflow_grounding.formats import outlines
-from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers, remarks_on_shared_names
+from dataflow_grounding.formats.class_tables import ONE, Classes, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.imported import (
@@ -497,8 +496,7 @@ class _OwnIds:
     """Gives ids of imported files back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        # An id's key is the hash of a tuple with it: a NumberTable takes 0 and 1 for one key.
-        self._taken = NumberTable()
+        self._taken: set[Any] = set()
         self._last = 0  # the number that was given last to what is new
 
     def reserve_up_to(self, largest: int) -> None:
@@ -509,16 +507,13 @@ class _OwnIds:
         """Return `own_id` where it is an id that no other has, else a new number."""
         is_id = isinstance(own_id, (int, float, str))
         given_id = own_id
-        if not is_id or self._is_taken(own_id):
+        if not is_id or own_id in self._taken:
             given_id = self._last + 1
-            while self._is_taken(given_id):
+            while given_id in self._taken:
                 given_id += 1
             self._last = given_id
-        self._taken.set(hash((given_id,)), 1)
+        self._taken.add(given_id)
         return given_id
-
-    def _is_taken(self, own_id: Any) -> bool:
-        return self._taken.get(hash((own_id,))) is not None
 
 
 class _NamedIds:
@@ -526,21 +521,15 @@ class _NamedIds:
 
     def __init__(self) -> None:
         self._ids = _OwnIds()
-        self._numbers = Numbers()
-        # The first name has number 1. Only ids that differ from their name's number are here: most
-        # don't, and there may be millions.
-        self._id_of_number: dict[int, Any] = {}
+        self._id_of_name: dict[str, Any] = {}
         self.reserve_up_to = self._ids.reserve_up_to
 
     def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
         """Return a name's id, and whether the name is new: it gets `own_id` if that is free."""
-        number, is_new = self._numbers.number_of(name)
+        is_new = name not in self._id_of_name
         if is_new:
-            new_id = self._ids.id_of(own_id)
-            is_its_number = type(new_id) is int and new_id == number  # 1.0 is written as 1.0, not 1
-            if not is_its_number:
-                self._id_of_number[number] = new_id
-        return self._id_of_number.get(number, number), is_new
+            self._id_of_name[name] = self._ids.id_of(own_id)
+        return self._id_of_name[name], is_new
 
     def claim(self, name: str, own_id: Any) -> bool:
         """Take an id for a name; return whether it was free and can be an id.
@@ -551,9 +540,7 @@ class _NamedIds:
         got_id = self._ids.id_of(own_id)
         if got_id != own_id:  # it is taken, or no id, and `got_id` is a new number
             return False
-        number, is_new = self._numbers.number_of(name)
-        if is_new:
-            self._id_of_number[number] = own_id
+        self._id_of_name.setdefault(name, own_id)
         return True
 
 

@@ -48,7 +48,6 @@ from dataflow_grounding.formats.reading import (
     unite,
 )
 from dataflow_grounding.formats.stated_twice import Comparison
-from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
 """A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score` and `outline`."""
@@ -372,12 +371,12 @@ class LabelFormat(PictureFiles):
             self._write_names_back(numbers, write_entry)
             for name in self._classes.fixed:
                 numbers.number_of(name)  # this writes its entry
-            count_before_labels = len(numbers)
+            count_before_labels = numbers.count
             self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
-            if len(numbers) == 0:
+            if not numbers.count:
                 names_file.write("  {}\n")  # no class has come: an empty mapping, in YAML
-            new_class_count = len(numbers) - count_before_labels
+            new_class_count = numbers.count - count_before_labels
             # The fixed classes are counted by their names: several numbers may share one of these.
             class_count = len(self._classes.fixed) + new_class_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
@@ -398,14 +397,11 @@ class LabelFormat(PictureFiles):
     def _written(self, name: str) -> str:
         return self._classes.written_class_of({"text": name, "class": name})
 
-    def why_shared(self, file_name: str, pictures: Numbers) -> str:
+    def why_shared(self, file_name: str, pictures: set[str]) -> str:
         """Return the message on a picture whose label file is that of an earlier one."""
-        stem, own_ending = os.path.splitext(file_name)
-        earlier = "another picture"  # unless it is found below; `pictures` can't be gone through
-        for ending in (*ENDINGS, *map(str.upper, ENDINGS)):
-            name = f"{stem}{ending}"
-            if ending != own_ending and name in pictures:
-                earlier = name
+        stem, _ = os.path.splitext(file_name)
+        same = (name for name in pictures if os.path.splitext(name)[0] == stem)
+        earlier = next(same, "another picture")
         return (
             f"{earlier} and {file_name} would share {self.file_of(file_name)}: rename one, in the"
             " run's input too, and run generate again, which asks for nothing that is stored"
@@ -413,8 +409,7 @@ class LabelFormat(PictureFiles):
 
     def line_of(self, phrase: Phrase, number: int, size: Size) -> str:
         # it also writes a new name into the names' file
-        class_number, _ = self._numbers.number_of(phrase.text)
-        return self.line(class_number, phrase, number, size)
+        return self.line(self._numbers.number_of(phrase.text), phrase, number, size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file."""

@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import name_within
-from dataflow_grounding.formats.class_tables import Classes, Numbers
+from dataflow_grounding.formats.class_tables import Classes
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Phrase, Sample
@@ -56,7 +56,7 @@ class PictureFiles(Format):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a file for each picture."""
-        pictures = Numbers()  # the pictures whose file is written; their numbers aren't used
+        pictures: set[str] = set()  # whose file is written
         for sample in samples:
             name = self.file_of(sample.file_name)
             self._count_of_pictures += 1
@@ -66,7 +66,7 @@ class PictureFiles(Format):
                 self._write_lines(out.place(name), [*self.lines(sample)])
             except FileExistsError:  # another picture has the file, as for a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
-            pictures.number_of(sample.file_name)
+            pictures.add(sample.file_name)
 
     def _write_lines(self, path: str, lines: Sequence[str]) -> None:
         content = "".join(f"{line}\n" for line in lines) + self.last_line
@@ -87,7 +87,7 @@ class PictureFiles(Format):
         stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
         return portable(f"{self.data_file}/{stem}{self.ending}")
 
-    def why_shared(self, file_name: str, pictures: Numbers) -> str:
+    def why_shared(self, file_name: str, pictures: set[str]) -> str:
         """Return the message on a picture whose file is that of one of the earlier `pictures`."""
         name = os.path.basename(self.file_of(file_name))
         return f"{file_name} and another picture would share {name}: rename one"

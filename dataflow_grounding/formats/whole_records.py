@@ -13,12 +13,10 @@ from itertools import chain
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, needs_extra
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
 from dataflow_grounding.data.records import dump_text, image_id_of
-from dataflow_grounding.formats.class_tables import Numbers
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
@@ -167,11 +165,10 @@ def _features(value: Any) -> Any:
 
 
 class _FreeKeys:
-    """Gives each picture of a data set a key of its own. Only hashes of keys are kept."""
+    """Gives each picture of a data set a key of its own."""
 
     def __init__(self) -> None:
-        self._taken = Numbers()  # its numbers don't count here: a key that has one is taken
-        self._last_number = NumberTable()  # hash of a key → the last number that was added to it
+        self._last_number_of: dict[str, int] = {}  # by a key that is taken, what was put after it
 
     def of(self, stem: str) -> str:
         """Return a free key for a path without its ending: `a/x_1` for `a/x.1`, then `a/x_1~2`."""
@@ -179,17 +176,13 @@ class _FreeKeys:
         # the first dot of a name would end its key
         plain_key = os.path.join(folder, base.replace(".", "_"))
         key = plain_key
-        # 1 is the key without a number
-        number = self._last_number.get(hash(plain_key)) or 1
-        while not self._take_if_free(key):
+        number = self._last_number_of.get(plain_key, 1)  # 1 is the key without a number
+        while key in self._last_number_of:
             number += 1
             key = f"{plain_key}~{number}"
-        self._last_number.set(hash(plain_key), number)
+        self._last_number_of[key] = 1
+        self._last_number_of[plain_key] = number
         return key
-
-    def _take_if_free(self, key: str) -> bool:
-        _, is_new = self._taken.number_of(key)
-        return is_new
 
 
 def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
