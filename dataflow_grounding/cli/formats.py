@@ -220,9 +220,7 @@ def _pictures_at_end(source: Format, out: str) -> Iterator[None]:
 
 def _write_records(writer: RowWriter, path: str, source: Format, folder: str) -> list[str]:
     """Write the records, and return remarks on them."""
-    # Sizes in records are compared with those of the pictures, unless the format has just read them
-    # from these (`measures`).
-    doubts = Doubts(compares=not source.measures)
+    doubts = Doubts()
     stems = SharedStems()  # remarks on a.jpg next to a.png: both would have the label file a.txt
     missing_count = 0
     first_missing = ""

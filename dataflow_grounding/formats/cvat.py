@@ -74,7 +74,6 @@ class Cvat(ReturningFormat):
     class_list: Sequence[str] = ()  # in the order that their labels get
 
     shows_upright = True
-    rotates = True
 
     def safe(self, text: str) -> str:
         return safe_for_xml(text)

@@ -92,7 +92,7 @@ class _Writer:
             self.images,
             self.folders,
             packs=self.format.packs,
-            flat=self.format.flat,
+            flat=getattr(self.format, "flat", False),
             shows_upright=self.format.shows_upright,
         )
         maker = SampleMaker(self.format, pictures, self.select, exported)

@@ -85,6 +85,8 @@ class Carries:
         verified: Whether a phrase's boxes were checked.
         classes: The class of a phrase that is called otherwise.
         outlines: The outline of each box.
+        rotated: An outline that is a rotated box as such, also beyond its picture.
+        columns: All columns of a record: one without phrases doesn't say that nothing is there.
         numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
@@ -100,6 +102,8 @@ class Carries:
     verified: bool = False
     classes: bool = False
     outlines: bool = False
+    rotated: bool = False
+    columns: bool = False
     numbers: str = ""
 
     def why_lost(self, status: str, span: object) -> str:
@@ -236,18 +240,10 @@ class Format:
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
     """Whether it puts the pictures, each sample's `data`, into its own files."""
-    flat: bool = False
-    """Whether all of its pictures are in one folder of an export, or in folders as they were."""
     detects: ClassVar[bool] = False
     """Whether its readers learn what has no box in a picture as background."""
-    measures: ClassVar[bool] = False
-    """Whether `read` takes the sizes of its records from their pictures."""
     shows_upright: ClassVar[bool] = False
     """Whether its readers turn pictures upright by their EXIF, as labelling tools do."""
-    rotates: ClassVar[bool] = False
-    """Whether it says an outline that is a rotated box as such, also beyond its picture."""
-    whole: ClassVar[bool] = False
-    """Whether its rows are whole records: one without expressions doesn't describe its picture."""
 
     def training(self) -> str:
         """Return a paragraph of the export's README, in Markdown, on training with the data.
@@ -282,9 +278,9 @@ class Format:
         """Return the outline of a box, of a picture of that size, as it is written.
 
         Here its points beyond the picture are put to the edge. A rotated box stays as it is where
-        the format `rotates`.
+        the format can say it.
         """
-        if self.rotates and rotated_box_of(outline) is not None:
+        if self.carries.rotated and rotated_box_of(outline) is not None:
             return Shape(outline)
         return Shape(outlines.inside(outline, size))
 

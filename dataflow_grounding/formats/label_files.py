@@ -332,7 +332,6 @@ class LabelFormat(PictureFiles):
     # pairs of what sibling folders of pictures and of their labels are called
     folders: ClassVar[Sequence[tuple[str, str]]] = ((FOLDER, "labels"), ("image_2", "label_2"))
     ending = ".txt"
-    measures = True
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return the beginning of the file of names; `pictures` has each part's folder."""

@@ -87,7 +87,6 @@ class LabelStudio(ReturningFormat):
     class_list: Sequence[str] = ()  # in the order that their labels get
 
     shows_upright = True
-    rotates = True
 
     def __post_init__(self) -> None:
         # by the name of its picture, how many tasks there are of an upload

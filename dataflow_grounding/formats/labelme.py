@@ -61,7 +61,6 @@ class LabelMe(ReturningFormat):
     """A JSON file for each picture; the items of a Source (see imported.py) are its `shapes`."""
 
     shows_upright = True
-    rotates = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a file for each picture; its later records add their shapes to it."""

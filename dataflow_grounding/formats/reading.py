@@ -262,19 +262,18 @@ def complete_rows(
     bad = format.bad
     # Whether a row without phrases says that its picture is a background. Whole records have a
     # column for that.
-    empty_is_background = format.carries.empty and not format.whole
+    empty_is_background = format.carries.empty and not format.carries.columns
     for number, record in enumerate(_identified(rows), 1):
         where = f"{path}, record {number}"
         # Such as "a.jsonl, line 3": set by the format's own `entry_errors`, in which it has yielded
         # the row. "" where it yields its rows outside of that.
         entry_place = bad.place
         with entry_errors(where, bad):
-            if not format.measures:  # else the sizes come from the pictures
-                as_stored = _labelled_as_stored(record, folder, format.passed_over)
-                if as_stored is not None:
-                    why, remedy = as_stored
-                    bad.note(f"{entry_place or where}: {why}", remedy)
-                    continue
+            as_stored = _labelled_as_stored(record, folder, format.passed_over)
+            if as_stored is not None:
+                why, remedy = as_stored
+                bad.note(f"{entry_place or where}: {why}", remedy)
+                continue
             with entry_errors(entry_place or f"{where} ({path_of(record)})"):
                 completed, counts = _complete_row(record, empty_is_background)
             format.passed_over.add_all(counts)
@@ -511,10 +510,6 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
 class Doubts(CountedPlaces):
     """What of an import can't be right."""
 
-    def __init__(self, compares: bool) -> None:
-        super().__init__()
-        self.compares = compares  # stated sizes with those of the pictures
-
     def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
         """Take in a record, the size that it states, and that of its picture, if they are known."""
         name = path_of(record)
@@ -538,14 +533,14 @@ def with_sizes(
 ) -> Iterator[dict[str, Any]]:
     """Yield the records; one that states no size gets that of its upright picture.
 
-    A stated size stays, because boxes are in it; `doubts` may compare it with the picture's.
+    A stated size stays, because boxes are in it; `doubts` compares it with the picture's.
     """
     for record in records:
         stated = stated_size(record)
         real = None
         # A remote picture is fetched only for a missing size, not just to compare.
         may_be_remote = waits(path_of(record), (folder,))
-        is_compared = doubts is not None and doubts.compares and not may_be_remote
+        is_compared = doubts is not None and not may_be_remote
         if stated is None or is_compared:
             with suppress(InputError):  # a picture that can't be read leaves its size unknown
                 real = picture_header(folder, record.get("image_path"), where="").size

@@ -189,7 +189,7 @@ class SampleMaker:
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         """Return the sample of a record; None where there is nothing to write, which is counted."""
-        if record.get(SKIPPED) and not self._format.whole:
+        if record.get(SKIPPED) and not self._format.carries.columns:
             self._exported.lost[_SKIPPED_MARKS] += 1
         caption = _caption_of(record)
         expressions = self._expressions(record, caption)
@@ -285,7 +285,7 @@ class SampleMaker:
             return all(map(self._is_wanted_absence, expressions))
         is_known_empty = record.get("background") is True or bool(record.get("reviewed_by"))
         # A format of whole records takes one that doesn't say whether its picture is empty.
-        if not is_known_empty and not self._format.whole:
+        if not is_known_empty and not self._format.carries.columns:
             return False
         # The selection may want only what is verified. It judges expressions, so it is asked about
         # a made-up one, which says that its thing isn't there and isn't verified.
@@ -358,7 +358,7 @@ class SampleMaker:
         A detector would take such a box for two things, and a model that is tuned on such
         conversations learns to repeat itself.
         """
-        if self._format.whole:  # it keeps what records have
+        if self._format.carries.columns:  # it keeps what records have
             return list(phrases)
         # A record that was imported from this format goes back to it, and keeps equal boxes that
         # were two in its file. `items` are the numbers of the file's boxes, such as COCO's

@@ -33,8 +33,6 @@ ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cu
 class Tao(Format):
     """TAO's annotations.jsonl, boxes in pixels, as its image_grounding writes and reads it."""
 
-    whole = True
-
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         with out.lines(self.data_file) as put:
             for sample in samples:

@@ -65,8 +65,6 @@ class Datasets(Format):
     """Parquet with the pictures in it, as `load_dataset` reads it from disk and from the hub."""
 
     packs = True
-    whole = True
-    rotates = True
     pictures: str = ""
     class_list: Sequence[str] = ()
 
@@ -103,8 +101,6 @@ class WebDataset(Format):
     """Tar shards with each picture next to its record. Equal data makes equal bytes."""
 
     packs = True
-    whole = True
-    rotates = True
     pictures: str = ""
     class_list: Sequence[str] = ()
 
