@@ -3,10 +3,9 @@
 import copy
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, repeat
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -162,46 +161,40 @@ class ExportFolder:
         """Open a JSON file of one object: the members of `head`, then a list under each of `keys`.
 
         Gives for each list a function that adds an item, in any order. A single key "" makes the
-        file one list, without `head`. Items are kept on disk until the block ends: the file is
-        written then, and not at all after an exception.
+        file one list, without `head`. The file is written when the block ends, and not at all after
+        an exception.
 
         `lists("coco.json", "images", "annotations", info={})` gives two functions, and writes
         {"info": {}, "images": […], "annotations": […]}.
         """
-        with ExitStack() as files:
-            # A temporary file for each list, with its items and the commas between them.
-            spools = [files.enter_context(_temporary_text()) for _ in keys]
-            yield [_adder_to(spool) for spool in spools]  # the caller's block adds all items here
-            with self.file(name) as file:
-                is_one_list = keys == ("",)
-                if is_one_list:
-                    _write_list(file, spools[0])
-                else:
-                    _write_object(file, head, dict(zip(keys, spools, strict=True)))
-                file.write("\n")
+        items: dict[str, list[str]] = {key: [] for key in keys}  # as JSON
+        yield [partial(_add, of_key) for of_key in items.values()]
+        with self.file(name) as file:
+            if keys == ("",):
+                _write_list(file, items[""])
+            else:
+                file.write("{")
+                for key, value in head.items():
+                    file.write(f'"{key}":{dump_text(value)},\n')
+                separator = ""
+                for key, of_key in items.items():
+                    file.write(f'{separator}\n"{key}":')
+                    _write_list(file, of_key)
+                    separator = ","
+                file.write("}")
+            file.write("\n")
 
 
-def _temporary_text() -> IO[str]:
-    return cast("IO[str]", tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n"))
+def _add(items: list[str], item: Mapping[str, Any]) -> None:
+    items.append(dump_text(item))
 
 
-def _write_object(file: IO[str], head: Mapping[str, Any], spools: Mapping[str, IO[str]]) -> None:
-    """Write an object with the members of `head`, then a list under each key of `spools`."""
-    file.write("{")
-    for key, value in head.items():
-        file.write(f'"{key}":{dump_text(value)},\n')
-    separator = ""
-    for key, spool in spools.items():
-        file.write(f'{separator}\n"{key}":')
-        _write_list(file, spool)
-        separator = ","
-    file.write("}")
-
-
-def _write_list(file: IO[str], spool: IO[str]) -> None:
+def _write_list(file: IO[str], items: Iterable[str]) -> None:
     file.write("[")
-    spool.seek(0)
-    shutil.copyfileobj(spool, file, 2**20)  # characters at a time
+    separator = "\n"
+    for item in items:
+        file.write(separator + item)
+        separator = ",\n"
     file.write("]")
 
 
@@ -243,8 +236,3 @@ def _work_on_labels(path: str) -> str | None:
         if is_label_file and os.lstat(os.path.join(path, name)).st_mtime_ns > exported_at:
             return f"has {name} in it, which was written after the export"
     return None
-
-
-def _adder_to(file: IO[str]) -> Put:
-    separators = chain(["\n"], repeat(",\n"))  # before the first item, then before each other
-    return lambda value: file.write(next(separators) + dump_text(value))
