@@ -71,7 +71,7 @@ def said(rows: list[dict[str, Any]], format: Format) -> list[tuple[dict[str, Any
             once = things_once(kept, format)
         for one, boxes in zip(kept, once, strict=True):
             thing = what_it_is(one, format)
-            if thing and not format.whole:
+            if thing and not format.carries.columns:
                 boxes = [box for box in boxes if (thing, tuple(box["bbox"])) not in seen]
                 seen |= {(thing, tuple(box["bbox"])) for box in boxes}
             if boxes or not one["instances"]:
