@@ -596,7 +596,7 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     height = _sum(y2, -y1)
     instance = phrase.expression["instances"][number]
     facts = {**phrase.expression, **instance}  # the box's own, else those of its expression
-    outline = instance.get(outlines.KEY)
+    outline = phrase.outline(number)
     area = width * height if outline is None else outlines.square_pixels(outline)
     keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": area, "iscrowd": 0}
     if outline is not None:

@@ -357,8 +357,8 @@ def _mark_of_phrase_xml(
     }
     if number == NO_BOX:
         return _with_attributes(_tag(_BOXLESS_LABEL), {**facts, "status": phrase.status})
-    outline = phrase.expression["instances"][number].get(outlines.KEY)
-    element = _box_element(label, _area_of(phrase.boxes[number], outline), group_id)
+    area = _area_of(phrase.boxes[number], phrase.outline(number))
+    element = _box_element(label, area, group_id)
     return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 

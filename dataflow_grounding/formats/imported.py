@@ -41,12 +41,7 @@ class Mark(NamedTuple):
 
     @property
     def outline(self) -> list[float] | None:
-        if self.number == NO_BOX:
-            return None
-        outline: list[float] | None = self.phrase.expression["instances"][self.number].get(
-            outlines.KEY
-        )
-        return outline
+        return None if self.number == NO_BOX else self.phrase.outline(self.number)
 
     def has_other_area(self, was_upright: bool) -> bool:
         """Whether the area is another than the item's, which `was_upright` or had an outline."""

@@ -424,8 +424,7 @@ def _box_regions(
     # Where the label is the phrase, whoever changes it changes the phrase.
     needs_text = label != phrase.text or label == _BOX
     for number, box in enumerate(phrase.boxes):
-        outline = phrase.expression["instances"][number].get(outlines.KEY)
-        kind, area = _kind_and_area(box, outline, sample.size)
+        kind, area = _kind_and_area(box, phrase.outline(number), sample.size)
         region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, f"{kind}labels": [label]}
         part = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
@@ -440,8 +439,8 @@ def _box_regions(
 
 def _has_polygon(sample: Sample) -> bool:
     for phrase in sample.phrases:
-        for instance in phrase.expression["instances"]:
-            outline = instance.get(outlines.KEY)
+        for number in range(len(phrase.boxes)):
+            outline = phrase.outline(number)
             # A rotated box has an outline, too, and is written as a rectangle.
             if outline is not None and rotated_box_of(outline) is None:
                 return True
