@@ -68,6 +68,7 @@ LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't
 DECIMALS = 4
 DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
 _MOST_ALPHA = 3.15  # pi, rounded up
+TRACKS = "tracks, of which the boxes are read"
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split --ratios 0.8/0.2` makes"
@@ -122,7 +123,7 @@ class YoloRows:
     """
 
     def __init__(self, files: Iterable[str], names: Names) -> None:
-        self.read: Counter[str] = Counter()  # rows by what they were read as: boxes, outlines
+        self._counts: Counter[int] = Counter()  # of rows, by how many fields they have
         self._names = names
         self._sixths: list[str] = []  # what isn't 0 or 1 of the sixth columns, one of each kind
         self._are_sixths_whole = True
@@ -137,6 +138,7 @@ class YoloRows:
                     self._look_at(fields)
 
     def _look_at(self, fields: list[str]) -> None:
+        self._counts[len(fields)] += 1
         if len(fields) == 6:
             is_whole = fields[5].isdecimal()
             self._are_sixths_whole = self._are_sixths_whole and is_whole
@@ -147,6 +149,10 @@ class YoloRows:
         elif len(fields) > 7:
             self._outline_lengths.add(len(fields))
             self._may_be_poses = self._may_be_poses and _may_be_pose(fields)
+
+    @property
+    def _are_refused_as_poses(self) -> bool:
+        return len(self._outline_lengths) == 1 and self._may_be_poses
 
     @property
     def _are_tracks(self) -> bool:
@@ -167,13 +173,11 @@ class YoloRows:
             return self._box(class_name, numbers, size)
         if len(fields) == 6:
             if self._are_tracks:
-                self.read["tracks, of which the boxes are read"] += 1
                 return self._box(class_name, numbers[:4], size)
             return self._box(class_name, numbers[:4], size, score_among(numbers[4:]))
         if len(fields) == 7 and self._are_sevenths_whole:
-            self.read["tracks, of which the boxes are read"] += 1
             return self._box(class_name, numbers[:4], size, score_among(numbers[4:5]))
-        if len(fields) > 7 and len(self._outline_lengths) == 1 and self._may_be_poses:
+        if len(fields) > 7 and self._are_refused_as_poses:
             raise BrokenRow(
                 "may be a pose, which is a box and its keypoints, or an outline: state kpt_shape in"
                 " data.yaml for poses, or read rotated boxes with --format yolo-obb"
@@ -182,7 +186,6 @@ class YoloRows:
             raise BrokenRow(
                 f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
             )
-        self.read["outlines"] += 1
         _check_parts(numbers, fields)
         bbox = in_pixels(outlines.bounds(numbers), size, DECIMALS)
         outline = in_pixels(numbers, size, DECIMALS_OF_POINTS)
@@ -195,17 +198,24 @@ class YoloRows:
         size: Size,
         score: Mapping[str, float] = MappingProxyType({}),
     ) -> list[Labelled]:
-        self.read["boxes"] += 1
         _check_parts(parts, [*map(str, ("", *parts))])
         bbox = in_pixels(_centred_corners(parts), size, DECIMALS)
         return [{"type": class_name, "bbox": bbox, **score}]
 
-    def remarks(self) -> list[str]:
-        """Return a line on what rows were read as, unless all are boxes."""
-        if not self.read or [*self.read] == ["boxes"]:
-            return []
-        counts = ", ".join(f"{count:,} {what}" for what, count in sorted(self.read.items()))
-        return [f"rows of labels were read as {counts}"]
+    def read_as(self) -> dict[str, int]:
+        """Return how many rows are read as what, in words; {} where all are boxes."""
+        with_score_and_track = self._counts[7] if self._are_sevenths_whole else 0
+        tracks = with_score_and_track + (self._counts[6] if self._are_tracks else 0)
+        outline_count = self._counts[7] - with_score_and_track
+        if not self._are_refused_as_poses:
+            for length, count in self._counts.items():
+                if length > 7 and length % 2:
+                    outline_count += count
+        if not tracks and not outline_count:
+            return {}
+        boxes = self._counts[5] + self._counts[6] + with_score_and_track
+        counts = {"boxes": boxes, "outlines": outline_count, TRACKS: tracks}
+        return {what: count for what, count in counts.items() if count}
 
 
 def _check_parts(parts: Sequence[float], fields: Sequence[str]) -> None:
@@ -652,7 +662,9 @@ class Yolo(LabelFormat):
         return label
 
     def finish(self) -> None:
-        self.remarks += self._rows.remarks()
+        counts = [f"{count:,} {what}" for what, count in self._rows.read_as().items()]
+        if counts:
+            self.remarks.append(f"rows of labels were read as {', '.join(counts)}")
 
 
 def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:

@@ -214,7 +214,10 @@ def from_label_folder(
 
     labels = _Labels(image_dir, folder.pictures, labelled=folder.files, label_of=label_of)
     files_read = [*folder.files.values(), *files_of_names]
-    return labels.seeds(label_dir, files_read, folder.of_no_picture, boxless)
+    seeds = labels.seeds(label_dir, files_read, folder.of_no_picture, boxless)
+    for what, count in ({} if rows is None else rows.read_as()).items():
+        seeds.found_before.count(f"rows_read_as_{what.partition(',')[0]}", count)
+    return seeds
 
 
 def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:

@@ -121,7 +121,10 @@ class YoloObb(Yolo):
         return ""
 
     def begin(self, names: Names | None, files: Sequence[str]) -> None:
-        super().begin(names, files[:1])  # each row tells what it is
+        super().begin(names, files[:1])
+
+    def finish(self) -> None:
+        """Add no remark: each row tells what it is."""
 
     def label(self, file: str, size: Size, names: Names) -> Label:
         return read_label_file(file, partial(_obb_regions, names, size))

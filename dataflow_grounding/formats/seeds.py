@@ -25,6 +25,9 @@ _PLACES = {
 _COUNTS = {
     "converted_from_tao": "TAO records taken over, with boxes in pixels: {}",
     "crowd_regions_left_out": "crowd regions that are left out: {}",
+    "rows_read_as_boxes": "rows of labels read as boxes: {}",
+    "rows_read_as_outlines": "rows of labels read as outlines, of which the boxes are taken: {}",
+    "rows_read_as_tracks": "rows of labels read as tracks, of which the boxes are taken: {}",
     "annotations_without_a_box": "annotations without a box that are left out: {}",
     "annotations_without_a_category": (
         "annotations of a category that isn't listed, whose type step 0 asks for: {}"

@@ -196,6 +196,15 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
         assert " ".join(f"{value:.6f}" for value in again) == line[2:]
 
 
+def test_what_rows_of_yolo_are_read_as_is_counted(place: ReferringPlace) -> None:
+    yolo(place, ["0 0.5 0.5 0.5 0.5", "1 .1 .1 .4 .1 .4 .4", "1 .1 .1 .4 .1 .4 .4 .1 .4"])
+    done = place.run()
+    assert done.code == 0, done
+    assert "rows of labels read as outlines, of which the boxes are taken: 4" in done.err
+    found = place.run_json()["input"]
+    assert (found["rows_read_as_boxes"], found["rows_read_as_outlines"]) == (2, 4)
+
+
 def test_class_names_come_from_the_file_that_is_named(place: ReferringPlace) -> None:
     yolo(place, ["1 0.5 0.5 0.5 0.5"])
     names = saved(place.folder / "data.yaml", "names: [one, two]")
