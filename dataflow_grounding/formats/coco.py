@@ -38,7 +38,7 @@ from dataflow_grounding.formats.imported import (
     kept_of,
     with_item_number,
 )
-from dataflow_grounding.formats.label_files import Label
+from dataflow_grounding.formats.label_files import Label, Labelled
 from dataflow_grounding.formats.reading import (
     KeyedExpression,
     check_expression,
@@ -267,7 +267,7 @@ class CocoFile:
                 raise BrokenRow(str(error)) from None
             label.left_out[NO_LISTED_CATEGORY] += int(not annotation.category)
             if instance is not None:  # the annotation has a box
-                label.regions.append({"bbox": instance["bbox"], "type": annotation.category})
+                label.regions.append(Labelled(annotation.category, instance["bbox"]))
         return label
 
 

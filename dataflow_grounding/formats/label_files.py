@@ -17,8 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
@@ -49,8 +48,15 @@ from dataflow_grounding.formats.reading import (
 )
 from dataflow_grounding.formats.stated_twice import Comparison
 
-Labelled: TypeAlias = dict[str, Any]
-"""A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score` and `outline`."""
+
+class Labelled(NamedTuple):
+    """A box that a label says, in pixels."""
+
+    type: str
+    bbox: list[float]
+    outline: list[float] | None = None
+    score: float | None = None
+    lost: Sequence[str] = ()  # keys of values that a record has no place for
 
 
 class Label(NamedTuple):
@@ -76,24 +82,25 @@ _NO_VAL = (
 )
 
 
-def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
-    """Return what is in a label file; `regions_of` makes a line's fields one region, or none.
+def read_label_file(path: str, region_of: Callable[[list[str]], Labelled | None]) -> Label:
+    """Return what is in a label file; `region_of` makes a line's fields a region, or none.
 
     Raises BrokenRow, which names the first line that can't be read.
     """
-    all_regions: list[Labelled] = []
+    regions: list[Labelled] = []
     others = 0
     left_out = Counter[str]()
     for number, fields in _lines_of(path):
         try:
-            regions = regions_of(fields)
+            region = region_of(fields)
         except BrokenRow as error:
             raise BrokenRow(f"{path}, line {number}: {error}") from None
-        for region in regions:
-            left_out.update(f"values of {name!r}" for name in region.pop("no place for", ()))
-        all_regions += regions
-        others += not regions
-    return Label(all_regions, others, left_out)
+        if region is None:
+            others += 1
+        else:
+            regions.append(region)
+            left_out.update(f"values of {name!r}" for name in region.lost)
+    return Label(regions, others, left_out)
 
 
 def _lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
@@ -111,7 +118,7 @@ def _lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_kitti(path: str) -> Label:
-    return read_label_file(path, _kitti_regions)
+    return read_label_file(path, _kitti_region)
 
 
 class YoloRows:
@@ -158,8 +165,8 @@ class YoloRows:
     def _are_tracks(self) -> bool:
         return self._are_sixths_whole and bool(self._sixths)
 
-    def region(self, fields: list[str], size: Size) -> list[Labelled]:
-        """Return the row's one region in pixels: a box, perhaps with keypoints, or an outline."""
+    def region(self, fields: list[str], size: Size) -> Labelled:
+        """Return the row's region in pixels: a box, perhaps with keypoints, or an outline."""
         class_name = class_in(fields[0], self._names)
         numbers = [*map(number_in, fields[1:])]
         if self._names.keypoints:
@@ -188,19 +195,14 @@ class YoloRows:
             )
         _check_parts(numbers, fields)
         bbox = in_pixels(outlines.bounds(numbers), size, DECIMALS)
-        outline = in_pixels(numbers, size, DECIMALS_OF_POINTS)
-        return [{"type": class_name, "bbox": bbox, outlines.KEY: outline}]
+        return Labelled(class_name, bbox, in_pixels(numbers, size, DECIMALS_OF_POINTS))
 
     def _box(
-        self,
-        class_name: str,
-        parts: list[float],
-        size: Size,
-        score: Mapping[str, float] = MappingProxyType({}),
-    ) -> list[Labelled]:
+        self, class_name: str, parts: list[float], size: Size, score: float | None = None
+    ) -> Labelled:
         _check_parts(parts, [*map(str, ("", *parts))])
         bbox = in_pixels(_centred_corners(parts), size, DECIMALS)
-        return [{"type": class_name, "bbox": bbox, **score}]
+        return Labelled(class_name, bbox, score=score)
 
     def read_as(self) -> dict[str, int]:
         """Return how many rows are read as what, in words; {} where all are boxes."""
@@ -258,10 +260,10 @@ def read_yolo(path: str, rows: YoloRows, size: Size) -> Label:
     return read_label_file(path, lambda fields: rows.region(fields, size))
 
 
-def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    """Return the line's region, whose box may have no area; none for a DontCare line."""
+def _kitti_region(fields: list[str]) -> Labelled | None:
+    """Return the line's region, whose box may have no area; None for a DontCare line."""
     if fields[0].lower() == LEFT_OUT:
-        return []
+        return None
     # 8 fields end with the box, 15 are a whole label, the 16th is a score; some lines have 17.
     if not 8 <= len(fields) <= 17:
         raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
@@ -278,7 +280,7 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
     for name, value in zip(("truncated", "occluded"), numbers, strict=False):
         if value not in (0, -1):
             lost.append(name)
-    return [{"bbox": bbox, "type": fields[0], "no place for": lost, **score}]
+    return Labelled(fields[0], bbox, score=score, lost=lost)
 
 
 def _check_kitti_fields(
@@ -325,11 +327,10 @@ def number_in(text: str) -> float:
     return value
 
 
-def score_among(further: list[float]) -> dict[str, float]:
+def score_among(further: list[float]) -> float | None:
     """Return the score, if it is all that is left of a line after the numbers of each label."""
-    if len(further) == 1 and 0 <= further[0] <= 1:
-        return {"score": further[0]}
-    return {}
+    is_score = len(further) == 1 and 0 <= further[0] <= 1
+    return further[0] if is_score else None
 
 
 class LabelFormat(PictureFiles):
@@ -536,11 +537,14 @@ def _doubts_on_backgrounds(folders: Sequence[LabelFolder], top: str) -> list[str
 
 
 def _keyed_expression(region: Labelled) -> KeyedExpression:
-    class_name = region["type"]
-    instance = {key: region[key] for key in region if key != "type"}
-    if outlines.KEY in instance:  # an outline whose box is moved later is no outline of it
-        instance[COLUMN] = {"bbox": instance["bbox"]}
-    return class_name, {"text": class_name, "instances": [instance]}
+    instance: dict[str, Any] = {"bbox": region.bbox}
+    if region.outline is not None:
+        instance[outlines.KEY] = region.outline
+    if region.score is not None:
+        instance["score"] = region.score
+    if region.outline is not None:  # one whose box is moved later is no outline of it
+        instance[COLUMN] = {"bbox": region.bbox}
+    return region.type, {"text": region.type, "instances": [instance]}
 
 
 class NamedLabels(LabelFormat):
@@ -563,9 +567,11 @@ class NamedLabels(LabelFormat):
     def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
         """Set the regions' types to their names in classes.yaml, where they have one."""
         name_of_type = names or {}
-        for region in label.regions:
-            region["type"] = name_of_type.get(region["type"], region["type"])
-        return label
+        regions = [
+            region._replace(type=name_of_type.get(region.type, region.type))
+            for region in label.regions
+        ]
+        return label._replace(regions=regions)
 
 
 class Kitti(NamedLabels):

@@ -147,11 +147,10 @@ class _Labels:
             return {**record, "regions": [], SEED_ERROR: error}
         regions = []
         for region in label.regions:
-            box = region["bbox"]
-            if area(box_of(box)) > 0:
-                regions.append({"bbox": box, "type": region["type"]})
+            if area(box_of(region.bbox)) > 0:
+                regions.append({"bbox": region.bbox, "type": region.type})
             else:
-                found.add("boxes_without_an_area", [f"{path}: the box {box} has no area"])
+                found.add("boxes_without_an_area", [f"{path}: the box {region.bbox} has no area"])
         record["regions"] = regions
         if size is not None:
             found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))

@@ -46,8 +46,7 @@ _ON_PICTURE = re.compile(r"(imagesource|gsd|acquisition dates)\s*:", re.IGNORECA
 _IS_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
-def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    """Return the one region of a line, in pixels."""
+def _obb_region(names: Names, size: Size, fields: list[str]) -> Labelled:
     if len(fields) not in (9, 10):
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO-OBB label has 9 or 10 (class x1 y1 x2 y2 x3 y3 x4"
@@ -58,14 +57,14 @@ def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
     parts = numbers[:8]
     if min(parts) < -_FARTHEST or max(parts) > 1 + _FARTHEST:
         raise BrokenRow(f"{' '.join(fields[1:9])} should be parts of the image's sides, 0 to 1")
-    corners = in_pixels(parts, size, DECIMALS_OF_POINTS)
-    return [{**of_corners(corners, size), "type": class_name, **score_among(numbers[8:])}]
+    bbox, outline = of_corners(in_pixels(parts, size, DECIMALS_OF_POINTS), size)
+    return Labelled(class_name, bbox, outline, score_among(numbers[8:]))
 
 
-def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
-    """Return the one region of a line; none for a line on the whole picture."""
+def _dota_region(size: Size, fields: list[str]) -> Labelled | None:
+    """Return the region of a line; None for a line on the whole picture."""
     if _ON_PICTURE.match(" ".join(fields)):
-        return []
+        return None
     if len(fields) not in (9, 10):
         raise BrokenRow(
             f"has {len(fields)} fields, a DOTA label has 9 or 10 (x1 y1 x2 y2 x3 y3 x4 y4 category"
@@ -81,7 +80,8 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
             f"ends with {' '.join(fields[8:])!r:.40}, and should end with a category and 0 or 1"
         )
     lost = ["difficult"] if difficult not in ([], ["0"]) else []
-    return [{**of_corners(corners, size), "type": category, "no place for": lost}]
+    bbox, outline = of_corners(corners, size)
+    return Labelled(category, bbox, outline, lost=lost)
 
 
 def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
@@ -127,7 +127,7 @@ class YoloObb(Yolo):
         """Add no remark: each row tells what it is."""
 
     def label(self, file: str, size: Size, names: Names) -> Label:
-        return read_label_file(file, partial(_obb_regions, names, size))
+        return read_label_file(file, partial(_obb_region, names, size))
 
     def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:
         """Return the line of a box: class from 0, and its corners; the score is not written."""
@@ -161,6 +161,6 @@ class Dota(NamedLabels):
         return f"{corners} {self.word_of(phrase.text)} 0"
 
     def label(self, file: str, size: Size, names: Any) -> Label:
-        label = read_label_file(file, partial(_dota_regions, size))
+        label = read_label_file(file, partial(_dota_region, size))
         # Lines without a region are on the whole picture, and say nothing of what is in it.
         return self.named(label._replace(others=0), names)

@@ -99,11 +99,11 @@ def turned(
     return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 
-def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
-    """Return `bbox` of four corners, and them as the outline unless they are an upright box."""
+def of_corners(corners: list[float], size: Size) -> tuple[list[float], list[float] | None]:
+    """Return the box of four corners, and them as the outline unless they are an upright box."""
     x1, y1, x2, y2 = outlines.bounds(corners)
     if x1 == x2 or y1 == y2:  # an import leaves out boxes without an area, and counts them
-        return {"bbox": [x1, y1, x2, y2]}
+        return [x1, y1, x2, y2], None
     first, *others = _points(corners)
     # Twice the areas of the triangles of the first corner and two others: 0 for three on one line.
     areas = [abs(_cross(one - first, other - first)) for one, other in combinations(others, 2)]
@@ -112,10 +112,8 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
     outlines.checked(corners, size)
     clockwise = [x1, y1, x2, y1, x2, y2, x1, y2]
     counter_clockwise = [x1, y1, x1, y2, x2, y2, x2, y1]
-    instance: dict[str, Any] = {"bbox": [x1, y1, x2, y2]}
-    if corners not in (clockwise, counter_clockwise):
-        instance[outlines.KEY] = corners
-    return instance
+    is_upright = corners in (clockwise, counter_clockwise)
+    return [x1, y1, x2, y2], None if is_upright else corners
 
 
 def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
