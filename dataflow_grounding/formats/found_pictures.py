@@ -96,9 +96,8 @@ def with_found_pictures(
     renamed = CountedPlaces()
     for row in rows:
         stated = path_of(row)
-        found = ""
-        if stated and "://" not in stated:
-            found = finder.find(stated)
+        is_here = bool(stated) and "://" not in stated and not is_remote(folder)
+        found = finder.find(stated) if is_here else ""
         if found and found != stated:
             _set_path(row, stated, found)
             # `in`, because the stated path may be Windows': "a\\b.jpg" has the name "b.jpg" in it.
