@@ -250,8 +250,7 @@ JOINED = {
     "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
     # of that folder's listing, and paths of pictures as their files have them, which are looked for
-    "formats/labelme.py": {"name", "candidate", "stated", "path"},
-    "formats/cvat.py": {"name", "inside"},  # only to see whether there is such a picture
+    "formats/labelme.py": {"name", "picture", "stated or os.path.splitext(last)[0]", "path"},
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
@@ -277,14 +276,16 @@ JOINED = {
     "formats/export_folder.py": {"self._only_file", "name"},
     "formats/label_files.py": {"label_of(image)", "name"},
     "formats/label_folders.py": {
-        *("label", "folder.of_no_picture[0]", "image", "name", "path"),
+        *("folder.of_no_picture[0]", "image", "path"),
         *("pictures_name", "labels_name"),
     },
     # only to see whether there is such a picture
-    "formats/found_pictures.py": {"with_slashes", "name", "names[0]"},
+    "formats/found_pictures.py": {
+        *("spelling", "name", "name.replace('\\\\', '/')", "alike[0]", "found"),
+    },
     # what a data set names as its pictures, wherever they are: they are only read
     "formats/named_pictures.py": {"name", "path"},
-    "formats/voc.py": {"folder", "name", "self.data_file", "stated", "name_of_picture + ending"},
+    "formats/voc.py": {"name", "self.data_file", "stated"},
     "jobs/downloads.py": {"result"},  # which `Downloads` has named
     "formats/reading.py": {"name", "nearby[0]"},  # the latter of a listing
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
