@@ -250,7 +250,7 @@ class _WorkInMemory:
     async def execute(self) -> None:
         """Annotate all records; where it is stopped, outcomes so far stay entered."""
         asking = self._ask_at_end.asking
-        most_in_flight = asking.endpoints.most if asking is not None else DEFAULT_WORKERS
+        most_in_flight = asking.places.most if asking is not None else DEFAULT_WORKERS
         # twice as many: some prepare pictures while others wait for replies
         count = min(len(self._pending), 2 * most_in_flight)
         try:

@@ -33,7 +33,7 @@ class RunOptions:
     Args:
         max_attempts: Tries per request, for replies that can't be read and for server faults.
         max_wait: Seconds for which rate limits and outages are waited for while no answer comes;
-            then the run stops.
+            then the run stops. None is 600, or twice the serving's timeout where that is more.
         max_requests: Most requests of the run, tries included; None is without limit.
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.
@@ -50,7 +50,7 @@ class RunOptions:
     """
 
     max_attempts: int = 3
-    max_wait: float = 600.0
+    max_wait: float | None = None
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: "Prices | None" = None

@@ -40,6 +40,7 @@ from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.run_lock import check_held
+from dataflow_grounding.engine.senders.sender import tell_of_short_wait
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
@@ -156,6 +157,7 @@ class Run:
             for serving in servings:
                 asking = Asking(serving, self.options, self._budget, self.stop, len(servings))
                 self._askings[id(serving)] = asking
+                tell_of_short_wait(self.options, serving)
             try:
                 # shards are merged by the lines that their rows had in the input
                 keep_lines = self.options.shard is not None
@@ -191,7 +193,7 @@ class Run:
         self.summary.models = list(models)
 
     async def _work_through(self) -> None:
-        most_in_flight = sum(asking.endpoints.most for asking in self._askings.values())
+        most_in_flight = sum(asking.places.most for asking in self._askings.values())
         if not self._askings:  # no step asks anything
             most_in_flight = DEFAULT_WORKERS
         # one for each request in flight, and some more for rows between two requests
@@ -446,9 +448,9 @@ class Run:
         in_flight = 0
         outage = ""  # the first one in words
         for asking in askings:
-            in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
+            in_flight += asking.places.in_flight
             if not outage:
-                outage = str(asking.outages)  # "" for none
+                outage = str(asking.silence)  # "" for none
         return Now(
             finished=self.summary.records,
             replayed=self._rows.replayed,
@@ -456,7 +458,7 @@ class Run:
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
             in_flight=in_flight,
-            waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
+            waiting_for_rate_limit=sum(asking.traffic.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
             outage=outage,
         )

@@ -104,8 +104,8 @@ class Engine:
         """`no answer in 60 s (429: too many requests)`: what the endpoints said last may be why."""
         text = f"no answer in {self._timeout:g} s"
         for asking in self._askings.values():
-            if asking.last_fault is not None:
-                text += f" ({str(asking.last_fault).rstrip('.')})"
+            if asking.traffic.last_fault is not None:
+                text += f" ({str(asking.traffic.last_fault).rstrip('.')})"
         return text
 
     async def _ground(

@@ -275,6 +275,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
         hold=hold,
         tier=tier_named(data.get("service_tier")),
         id=name_in_reply(data.get("id")),
+        created=_first_count(data.get("created")),
         model=name_in_reply(data.get("model")),
     )
 

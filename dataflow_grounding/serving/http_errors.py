@@ -96,6 +96,7 @@ _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for n
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
 _LOST = (502, 504, 522, 524)  # a gateway got no reply, or not in time
 DAY = 86_400.0  # seconds
+# "Rate limit exceeded: free-models-per-day" (Aider-AI/aider#3550)
 _PER_DAY = re.compile(r"\bper[- ]day\b", re.IGNORECASE)
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
@@ -176,8 +177,12 @@ def _error_by_status(
     details: Sequence[Mapping[str, Any]],
 ) -> errors.GroundingError:
     if status in _BUSY:
-        busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
-        return busy(our_message, _seconds_to_wait(headers, details, their_words))
+        busy_class = errors.RateLimited if status == 429 else errors.ServerOverloaded
+        wait = _seconds_to_wait(headers, details)
+        busy = busy_class(our_message, wait)
+        if _is_of_a_day(details) or (wait is None and _PER_DAY.search(their_words)):
+            busy.is_quota, busy.retry_after = True, DAY
+        return busy
     if status >= 500 or status in _PASSING:
         return _error_of_fault(status, our_message, their_words, retry_after(headers))
     if status >= 400:
@@ -298,14 +303,14 @@ def is_about_content(refusal: str) -> bool:
     return _CONTENT.search(refusal) is not None
 
 
+def _is_of_a_day(details: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether Google says of which quota: {"violations": [{"quotaId": "…RequestsPerDay…"}]}."""
+    return any("PerDay" in str(detail.get("violations")) for detail in details)
+
+
 def _seconds_to_wait(
-    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]], their_words: str
+    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Where a day's quota is used up, a shorter wait that the answer asks for doesn't help."""
-    for detail in details:
-        # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}
-        if "PerDay" in str(detail.get("violations")):
-            return DAY
     wait = retry_after(headers)
     if wait is not None:
         return wait
@@ -313,8 +318,7 @@ def _seconds_to_wait(
         # {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
         if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
             return _seconds_of(str(detail.get("retryDelay", "")))
-    # "Rate limit exceeded: free-models-per-day" (Aider-AI/aider#3550)
-    return DAY if _PER_DAY.search(their_words) else None
+    return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

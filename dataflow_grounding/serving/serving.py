@@ -101,6 +101,7 @@ class Reply:
         hold: Seconds for which the endpoint, by its rate-limit headers, takes no more requests.
         tier: The name of the service tier that served it; "" where the endpoint names none.
         id: The endpoint's own name for it, which tells it from others; "" without one.
+        created: When the endpoint has made it, in seconds since 1970; 0 where it doesn't say.
         model: The name of the model that the endpoint says has answered; "" where it doesn't say.
         by_fallback: Whether a gateway says that another model has answered than the one asked for.
         kept: Whether a gateway has answered from its cache.
@@ -115,6 +116,7 @@ class Reply:
     hold: float = 0.0
     tier: str = ""
     id: str = ""
+    created: int = 0
     model: str = ""
     by_fallback: bool = False
     kept: bool = False
