@@ -243,6 +243,9 @@ class Annotator:
         """
         return {}
 
+    async def last_check(self, ask: Ask) -> None:
+        """Check the endpoint with a run's last requests, if it is due; `conclude` heeds it."""
+
     async def conclude(self, ask: Ask) -> None:
         """Do what is left after a run's last record, before its files are put in place.
 

@@ -112,6 +112,7 @@ class Run:
         self._levels = levels(steps)
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
+        self._are_last_checks_made = False
         self._askings: dict[int, Asking] = {}  # by the id of a serving
         # whether it has come to its first row: then `now` says how far it is
         self.begun = False
@@ -264,6 +265,7 @@ class Run:
                 rows.taken += len(more)
                 rows.waiting.extend(more)
                 if not rows.waiting:
+                    await self._make_last_checks()
                     return
                 continue  # the run may have stopped while they were read
             place, row = rows.waiting.popleft()
@@ -298,6 +300,14 @@ class Run:
         was_oldest_unfinished = place < self._outputs.next  # which `put` has moved past it
         if was_oldest_unfinished:
             self._wake()
+
+    async def _make_last_checks(self) -> None:
+        """Check endpoints with the last requests: the first worker does that who finds no row."""
+        if self._are_last_checks_made or self.stopped is not None:
+            return
+        self._are_last_checks_made = True
+        for index, step in enumerate(self.steps):
+            await step.operator.last_check(self._ask(index, self._rows.taken, RowWork()))
 
     async def _conclude(self) -> None:
         # A request's priority begins with its row's place. These requests come after all rows.

@@ -4,7 +4,8 @@ The loop, in the order of the functions below:
 
 - `ready`: a check is made together with the run's first request, before all others, for each new
   kind of picture, and at a random place in each stretch of requests.
-- `conclude`: a last check at the end.
+- `last_check`: a check with the last requests; `conclude`: what it says of them, and another where
+  many requests came after it.
 - `_check` asks for rectangles in copies of pictures, and in three more after one that misses. A
   check that is answered as asked vouches for all replies before it: a later run may take them.
 - `_suspect`: once a check proves another format, boxes are suspect. It stops the run, or warns, and
@@ -91,6 +92,7 @@ class RunWatch(BoxWatch):
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
 
+        self._last_outcome: Outcome | None = None  # of the check with the last requests
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
 
@@ -170,6 +172,16 @@ class RunWatch(BoxWatch):
             await self.ready(ask, image)
         await self._check_if(self._is_due, ask, image)
 
+    async def last_check(self, ask: Ask) -> None:
+        """Send a check with the run's last requests, and not alone after their answers."""
+        image = self._last_image
+        if self._is_over or self._stop_message or image is None or self.known.turns.are_taken:
+            return
+        await self.known.turns.take(
+            lambda: self.can_check and self._is_due_at_the_end(),
+            lambda: self._check(ask, image, is_last=True),
+        )
+
     async def conclude(self, ask: Ask) -> None:
         """Conclude as BoxWatch.conclude does, with a last check if one is due.
 
@@ -177,6 +189,9 @@ class RunWatch(BoxWatch):
         """
         if self._is_over:  # once, whichever operator comes first
             return
+        if self._last_outcome is not None and not self._stop_message:
+            # by now all that was sent with this check is answered: it covers that, too
+            self._heed(self._last_outcome, ask, self.open.check_start())
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
         has_unseen = self.open.finish(are_trusted=self.suspicion is None)
@@ -185,7 +200,7 @@ class RunWatch(BoxWatch):
             say(f"Warning: {watch_messages.of_the_blind(blind)}.")
         self._is_over = True
 
-    async def _check(self, ask: Ask, image: Image) -> None:
+    async def _check(self, ask: Ask, image: Image, *, is_last: bool = False) -> None:
         """Ask about this picture or, in the run's first check, about one of each kind."""
         known = self.known
         check_start = self.open.check_start()
@@ -211,7 +226,10 @@ class RunWatch(BoxWatch):
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         # A miss is asked about three more times before it counts.
         outcome = await probing.check(ask, images, addresses)
-        self._heed(outcome, ask, check_start)
+        if is_last and outcome.kind != "misses":
+            self._last_outcome = outcome
+        else:
+            self._heed(outcome, ask, check_start)
 
     def _heed(self, outcome: "Outcome", ask: Ask, check_start: CheckStart) -> None:
         known = self.known
