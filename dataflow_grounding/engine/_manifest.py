@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,6 @@ from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.version import OUTPUT
 from dataflow_grounding.data.records import Record, as_json, read_object, write_bytes
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.engine.finished_rows import settings_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
@@ -146,3 +146,26 @@ class Manifest:
             state = state_of(step.storage.output_path)
             states.append(None if state is None else state[:2])  # its size and time
         return states
+
+
+def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
+    """Return a digest of all that the columns depend on besides rows and replies, if known."""
+    parts: list[Any] = [extra]
+    for step in steps:
+        operator = step.operator
+        # complete once the operator has settled what it asks, before the first record
+        settings = operator.settings()
+        if settings is None:
+            return None
+        serving = operator.serving
+        who_answers: list[Any] | None = None
+        if serving is not None:
+            who_answers = [serving.identity(), repr(serving.image_limits)]
+            # a limit that the user has stated isn't part of the limits' repr
+            if serving.image_limits.picture_bytes is not None:
+                who_answers.append(serving.image_limits.picture_bytes)
+        parts.append([step.label, operator.reads(), operator.writes(), settings, who_answers])
+    try:
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except (TypeError, ValueError):  # the settings of a user's operator may be no JSON
+        return None

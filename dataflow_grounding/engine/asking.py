@@ -199,10 +199,7 @@ class Asking:
         return None
 
     def _note_read(self, this_try: _Try) -> None:
-        work = this_try.by.work
-        work.read += 1
         if this_try.from_store:
-            work.replayed += 1
             self.counts["replayed"] += 1
         self._unreadable.note_read(this_try.request)
         if this_try.is_first:

@@ -16,7 +16,6 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import (
     SUSPECT,
@@ -27,6 +26,7 @@ from dataflow_grounding.engine.plan import (
     no_marks,
     with_unseen,
 )
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers, run_blocking
 from dataflow_grounding.images.display import ShownRecord
@@ -83,7 +83,7 @@ def annotate_all(
         start = RunStart(options, counter.budget, folder=None, pictures=pictures)
         asking = _prepared_asking(operator, start)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
-    with closing(KeyedLog(replies_path)) as store:
+    with closing(ReplyLog(replies_path)) as store:
         # The operator asks with this when it concludes. Each record gets a copy, whose priority is
         # the record's index: so this one's comes after all of them.
         last = (len(rows),)

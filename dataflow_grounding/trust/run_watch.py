@@ -65,14 +65,15 @@ class RunWatch(BoxWatch):
         self._serving = serving
         self._start = start
         self._is_calibrated = calibrated
-        # A check vouches for this format at this model: here, at this endpoint, or anywhere.
-        self._name_here = name_of(serving.identity_there(), asked, form)
-        self._name_anywhere = name_of(serving.identity(), asked, form)
+        # A check vouches for this format at this model. The address isn't part of it: an endpoint
+        # that comes back at another port isn't paid again.
+        self._group = name_of(serving.identity(), asked, form)
 
         if start.folder is not None:
             self.known = Known(asked)
         else:  # in memory, all runs of this process share what they know
-            self.known = known_in_process(serving, self._name_here, asked)
+            name_here = name_of(serving.identity_there(), asked, form)
+            self.known = known_in_process(serving, name_here, asked)
             if not self.known.is_fresh:
                 self.known.restart_counts()
             if self.on_suspect == "warn":
@@ -116,16 +117,16 @@ class RunWatch(BoxWatch):
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             # Where suspect boxes only cause a warning, replies that a check has failed are used.
             trusting = self.on_suspect == "warn"
-            vouching = ask.vouching(self._name_here, self._name_anywhere, trusting=trusting)
-            self.open.begin(vouching)
+            marks = ask.marks_of(self._group, trusting=trusting)
+            self.open.begin(marks)
             if self.suspicion is not None:  # an earlier call in this process has warned
-                vouching.bad()
+                marks.bad()
         # The store keeps all replies under the name for which checks vouch.
-        sending = replace(request.sending, reply_group=self._name_here)
+        sending = replace(request.sending, reply_group=self._group)
         if self.suspicion is not None:
             return await ask(request.replace(sending=sending))
         self._last_image = image
-        if self.open.vouching.relied_on:
+        if self.open.marks.relied_on:
             # The store has replies of earlier runs for which no check has vouched. They are read
             # only after this run's first check.
             await self.ready(ask, image)
@@ -243,13 +244,11 @@ class RunWatch(BoxWatch):
         if outcome.kind == "fits" and not outcome.blind:
             known.remember_warning(None)  # that of an earlier call is over
             self.open.vouch(check_start)
-        else:
-            self.open.leave()
         outcome.note(ask)
 
     def _suspect(self, message: str) -> None:
         """Stop the run, or warn and mark open records; the next run asks for all that is open."""
-        set_aside = self.open.vouching.bad()
+        set_aside = self.open.marks.bad()
         self.suspicion = message
         what_became = watch_messages.of_what_became(
             self.known, set_aside, in_memory=self._start.folder is None
@@ -366,7 +365,7 @@ class _Question:
             watch.open.add(self._ask)
         answer, notes = self._read(reply)
         # A stored reply is open, too, if no check of an earlier run has vouched for it.
-        is_open = self._was_sent or watch.open.vouching.relied_on
+        is_open = self._was_sent or watch.open.marks.relied_on
         if is_open and not is_suspect and not _boxes_of(answer):
             watch.open.add_empty(self._ask)
         return answer, notes

@@ -12,7 +12,8 @@ from typing import Any
 from dataflow_grounding._util.errors import PictureReduced, PictureTooLarge
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
+from dataflow_grounding.engine.keyed_log import CHECK, key_of
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.senders.sender import Asked, Asker, Sender
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks.request import Request
@@ -56,7 +57,7 @@ class PictureLimit:
         limits = self._serving.image_limits
         self._serving.image_limits = replace(limits, learnt_bytes=learnt)
 
-    def recall(self, store: KeyedLog) -> None:
+    def recall(self, store: ReplyLog) -> None:
         """Go by what an earlier run has kept, once, before the first picture is opened."""
         if self._is_recalled:
             return

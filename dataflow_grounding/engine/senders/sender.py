@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks.request import Request
 
@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run ha
 class Asker(Protocol):
     """On whose behalf a request is sent: one record in one step, or a check."""
 
-    store: KeyedLog
+    store: ReplyLog
     step: str
     priority: Any  # of requests that wait, the smallest goes first
     may_begin_again: bool
@@ -40,7 +40,7 @@ class Asker(Protocol):
 class PlainAsker:
     """Asks on nobody's behalf, before all others."""
 
-    store: KeyedLog
+    store: ReplyLog
     step: str
     priority: Any = (-2,)
     may_begin_again: bool = False

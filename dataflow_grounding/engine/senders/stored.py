@@ -33,7 +33,7 @@ class StoredReplies:
         store, key = asked.by.store, asked.key
         line = None
         if not asked.is_check:  # a check is asked each time, unless it was refused
-            line = store.get(key, since=store.first_new)
+            line = store.get_new(key)
         if line is None:
             line = self._refusals.get(key)
         if line is not None:
