@@ -16,7 +16,6 @@ The loop, in the order of the functions below:
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes
@@ -122,7 +121,7 @@ class RunWatch(BoxWatch):
             if self.suspicion is not None:  # an earlier call in this process has warned
                 marks.bad()
         # The store keeps all replies under the name for which checks vouch.
-        sending = replace(request.sending, reply_group=self._group)
+        sending = request.sending.replace(reply_group=self._group)
         if self.suspicion is not None:
             return await ask(request.replace(sending=sending))
         self._last_image = image
@@ -131,8 +130,7 @@ class RunWatch(BoxWatch):
             # only after this run's first check.
             await self.ready(ask, image)
         question = _Question(self, ask, request, image)
-        sending = replace(
-            sending,
+        sending = sending.replace(
             before_sending=question.before,
             may_send=self._may_send,
             other_model=self._other_model,

@@ -105,7 +105,7 @@ class PastCaches:
         if not reply.repeated or asked.is_check:
             return reply
         # a reply that is repeated in another way, such as a sample that came before, stays
-        own_sending = replace(asked.request.sending, own_reply=True)
+        own_sending = asked.request.sending.replace(own_reply=True)
         past_cache = asked.again(asked.request.replace(sending=own_sending))
         for _ in range(self._traffic.max_attempts - 1):
             if not self._heard.is_of_another_picture(reply, asked.request):

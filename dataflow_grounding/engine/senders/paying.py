@@ -1,7 +1,6 @@
 """The budget of what is sent, at its worst case, and what each answer has cost."""
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -45,7 +44,7 @@ class Paying:
             # A serving may send further requests for one answer: in other forms, such as without a
             # schema, until one isn't refused.
             before_another = partial(self._before_another, [])
-            sending = replace(request.sending, before_another=before_another)
+            sending = request.sending.replace(before_another=before_another)
             sent_at = time.monotonic()
             reply = await self._next.send(asked.again(request.replace(sending=sending)))
             reply = self._heard.marked(reply, request, sent_at)
