@@ -120,6 +120,32 @@ def test_waiting_for_a_slow_answer_is_no_outage(
         assert questions(server) == 0
 
 
+def test_an_endpoint_that_hangs_ends_the_run_within_a_request_s_timeout(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "SAID_AFTER", 0.5)
+    workplace.many(12)
+    with endpoint_of(workplace, faults=on(faults.slow(300), indexes=range(5, 1000))) as server:
+        done = workplace.run(**{"workflow.max_wait": 2, "vlm.openai.timeout": 300})
+        assert done.code == 3, done
+        assert "workflow.max_wait: 2 is less than the timeout of a request (300 s)" in done.err
+        assert done.err.count("the endpoint is slow, or hangs") == 1
+        assert "requests hang. Nothing was answered for 2 s" in done.err
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 12), again
+
+
+def test_a_wait_that_one_reply_asks_for_stops_no_run_whose_other_requests_are_answered(
+    workplace: Workplace,
+) -> None:
+    workplace.many(20)
+    rule = on(faults.too_many_requests(3600), indexes=[20])
+    with endpoint_of(workplace, faults=rule, latency=0.05):
+        done = workplace.run()
+    assert (done.code, done.summary["done"]) == (0, 20), done
+
+
 def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
