@@ -5,6 +5,7 @@ After REFUSED_IN_A_ROW of them a plain question tells.
 
 import asyncio
 import time
+from contextlib import suppress
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
@@ -29,6 +30,11 @@ class Refusals:
         self._question: asyncio.Task[errors.GroundingError | None] | None = None
 
     async def send(self, asked: Asked) -> Reply:
+        is_plain = isinstance(asked.by, PlainAsker)
+        if self._question is not None and not is_plain:
+            with suppress(errors.GroundingError):  # those who have asked it heed that
+                await asyncio.shield(self._question)
+            self._traffic.check_stopped()
         try:
             reply = await self._next.send(asked)
         except errors.NoCredit as error:
@@ -39,7 +45,7 @@ class Refusals:
             self._traffic.stop(error)
             raise
         except (errors.EndpointRefused, errors.RequestRefused) as error:
-            if isinstance(asked.by, PlainAsker):
+            if is_plain:
                 raise
             refusal = error
         else:
@@ -65,7 +71,7 @@ class Refusals:
         elif isinstance(error, errors.EndpointRefused) and (
             error.certain or traffic.last_answer is None
         ):
-            return error
+            return errors.EndpointRefused(str(error))
         # an answer to an earlier request vouches for no later refusal
         self._refused_at = [at for at in self._refused_at if at > traffic.worked_at]
         count = len(self._refused_at)
