@@ -17,7 +17,8 @@ from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.reply_line import is_refused_by_error, read_lines
-from dataflow_grounding.engine.senders.gateway_cache import HeardReplies, PastCaches
+from dataflow_grounding.engine.senders.gateway_cache import PastCaches
+from dataflow_grounding.engine.senders.heard_replies import HeardReplies
 from dataflow_grounding.engine.senders.other_models import Answerers
 from dataflow_grounding.engine.senders.outage import Outage
 from dataflow_grounding.engine.senders.paying import Paying
@@ -25,10 +26,11 @@ from dataflow_grounding.engine.senders.picture_limit import PictureLimit, Within
 from dataflow_grounding.engine.senders.places import Places
 from dataflow_grounding.engine.senders.refusals import Refusals
 from dataflow_grounding.engine.senders.retry import Retry
-from dataflow_grounding.engine.senders.sender import Asked, Sender, Traffic
+from dataflow_grounding.engine.senders.sender import Asked, Sender
 from dataflow_grounding.engine.senders.silence import Silence
 from dataflow_grounding.engine.senders.stored import StoredReplies
 from dataflow_grounding.engine.senders.to_serving import ToServing
+from dataflow_grounding.engine.senders.traffic import Traffic
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import ReadReply, Request

@@ -39,7 +39,7 @@ from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
 from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.run_lock import check_held
-from dataflow_grounding.engine.senders.sender import tell_of_short_wait
+from dataflow_grounding.engine.senders.traffic import tell_of_short_wait
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import OpenAIServing, PhraseGrounder
-from dataflow_grounding.engine.senders import gateway_cache
+from dataflow_grounding.engine.senders import heard_replies
 from dataflow_grounding.serving._gateway_headers import is_from_cache
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
@@ -78,7 +78,7 @@ def test_samples_through_a_cache_are_as_sure_as_directly() -> None:
 def test_what_a_cache_repeats_is_no_vote(
     says: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_cache, "EARLIER", 0.0)
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Unsure(), heeds=False, says=says) as gateway:
         one = grounded(gateway.base_url)
     assert one["status"] == "grounded"
@@ -248,7 +248,7 @@ def boxes_in(workplace: Workplace) -> list[Any]:
 def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
     workplace: Workplace, says: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_cache, "EARLIER", 0.0)
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, says=says) as gateway:
         done = run_of_many_pictures(workplace, gateway.base_url)
         again = command(["cost", str(workplace.results), "--json"])
@@ -265,7 +265,7 @@ def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
 def test_a_cache_that_goes_on_with_another_picture_s_reply_fails_its_records(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_cache, "EARLIER", 0.0)
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, heeds=False, says={}) as gateway:
         done = run_of_many_pictures(workplace, gateway.base_url)
     assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": COUNT - 1}), done

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.engine.senders import places
+from dataflow_grounding.engine.senders import endpoint
 from dataflow_grounding.serving import SeveralEndpoints
 from dataflow_grounding.testing import (
     CannedAnswers,
@@ -136,7 +136,7 @@ def test_one_that_is_no_use(
 def test_one_that_dies_and_one_that_comes_back(
     workplace: Workplace, servers: list[LoopbackServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "OUT_SECONDS", 1.0)
+    monkeypatch.setattr(endpoint, "OUT_SECONDS", 1.0)
     stays, dies, away = servers
     before: list[int] = []
 

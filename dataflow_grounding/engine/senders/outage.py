@@ -13,8 +13,9 @@ from dataflow_grounding._util import errors
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.senders.places import Places
 from dataflow_grounding.engine.senders.refusals import Refusals
-from dataflow_grounding.engine.senders.sender import Asked, PlainAsker, Traffic, seconds_asked
+from dataflow_grounding.engine.senders.sender import Asked, PlainAsker
 from dataflow_grounding.engine.senders.stored import keep_for_cost
+from dataflow_grounding.engine.senders.traffic import Traffic, seconds_asked
 from dataflow_grounding.serving.serving import Reply
 
 OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which an outage is suspected

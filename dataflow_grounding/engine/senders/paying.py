@@ -6,10 +6,11 @@ from typing import Any
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.budget import Budget, with_worst_case
-from dataflow_grounding.engine.senders.gateway_cache import HeardReplies
+from dataflow_grounding.engine.senders.heard_replies import HeardReplies
 from dataflow_grounding.engine.senders.refusals import REFUSED_IN_A_ROW, all_refused
-from dataflow_grounding.engine.senders.sender import Asked, Sender, Traffic
+from dataflow_grounding.engine.senders.sender import Asked, Sender
 from dataflow_grounding.engine.senders.stored import keep_for_cost
+from dataflow_grounding.engine.senders.traffic import Traffic
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.tasks.request import Request
 

@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.senders.places import Places
-from dataflow_grounding.engine.senders.sender import Asked, PlainAsker, Traffic
+from dataflow_grounding.engine.senders.sender import Asked, PlainAsker
 from dataflow_grounding.engine.senders.stored import keep_for_cost
+from dataflow_grounding.engine.senders.traffic import Traffic
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Reply
 

@@ -13,7 +13,8 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.senders.outage import Outage, WhoseFault
-from dataflow_grounding.engine.senders.sender import Asked, Traffic, seconds_asked
+from dataflow_grounding.engine.senders.sender import Asked
+from dataflow_grounding.engine.senders.traffic import Traffic, seconds_asked
 from dataflow_grounding.serving.serving import Reply
 
 OVERLOADED_TRIES = 10  # tries of one request at a busy endpoint, after which its record fails

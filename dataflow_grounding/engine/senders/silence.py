@@ -10,7 +10,8 @@ import time
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.progress import duration
-from dataflow_grounding.engine.senders.sender import Asked, Sender, Traffic
+from dataflow_grounding.engine.senders.sender import Asked, Sender
+from dataflow_grounding.engine.senders.traffic import Traffic
 from dataflow_grounding.serving.serving import Reply
 
 SAID_AFTER = 20.0  # seconds without an answer, after which that is said

@@ -38,7 +38,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.budget import no_request_left, no_usd_left
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.senders.sender import USUAL_WAIT
+from dataflow_grounding.engine.senders.traffic import USUAL_WAIT
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
