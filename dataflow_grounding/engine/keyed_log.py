@@ -24,7 +24,6 @@ _INDEXED = 16  # digits of a key by which the index finds its last line: 64 bits
 _BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
 _LINE_BYTES = 4096  # that are read for a line at first
 _MORE_BYTES = 65_536  # that are then read at least, for a longer line
-_COPIED_BYTES = 2**20  # that are copied at a time
 
 
 # `json.dumps` would make one for each call. A user's serving may put NumPy's numbers into a reply.

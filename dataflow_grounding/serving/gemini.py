@@ -129,10 +129,6 @@ class GeminiServing(Serving):
         refuse_key_from_another_place(self._url, self._api_key, headers={})
         self._client = PerLoop[Any](self._open)
 
-    @property
-    def longest_answer(self) -> float:
-        return self.timeout if self.service_tier else 0.0
-
     def obstacles(self) -> list[str]:
         """Return what prevents it from sending: Google's client or the key is missing."""
         obstacles = []

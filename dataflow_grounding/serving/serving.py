@@ -185,11 +185,6 @@ class Serving(ABC):
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
 
-    @property
-    def longest_answer(self) -> float:
-        """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
-        return 0.0
-
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process: references to variables in place of keys.
 

@@ -252,7 +252,7 @@ def test_several_endpoints_are_asked_at_the_tier(
         assert done.code == 0, done
         assert all(asks_flex(request) for request in [*server.requests, *two.requests])
     serving = SeveralEndpoints([OpenAIServing(url, "m", **TIER) for url in endpoints])
-    assert (serving.service_tier, serving.longest_answer) == ("flex", 900)
+    assert (serving.service_tier, serving.timeout) == ("flex", 900)
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace) / 2)
 
 
