@@ -23,7 +23,7 @@ OUTPUT = "step_1_grounding/annotations.jsonl"
 
 def remove_outputs(results: Path) -> None:
     """Remove what a run puts in place at its end."""
-    for name in (".ckpt/finished.json", OUTPUT, "annotations.jsonl"):
+    for name in (".ckpt/facts.json", OUTPUT, "annotations.jsonl"):
         (results / name).unlink(missing_ok=True)
 
 

@@ -262,20 +262,3 @@ def other_stores(folder: str) -> list[str]:
 def storing(path: str) -> AbstractContextManager[None]:
     """Return a context that raises StorageFailed where the block can't write `path`."""
     return errors_as(StorageFailed, f"can't write {path}", again=True)
-
-
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a value, plain JSON, with its checksum: damaged, it is as good as lost."""
-    return {**value, "sum": _sum(value)}
-
-
-def unsealed(value: Any) -> dict[str, Any] | None:
-    """Return what was sealed, without the checksum; None for what is damaged or edited."""
-    if not isinstance(value, dict):
-        return None
-    kept = {name: item for name, item in value.items() if name != "sum"}
-    return kept if value.get("sum") == _sum(kept) else None
-
-
-def _sum(value: Mapping[str, Any]) -> int:
-    return zlib.crc32(repr(sorted(value.items())).encode())

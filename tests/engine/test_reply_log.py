@@ -14,7 +14,7 @@ GROUP, OTHER = "xyxy_1000 aa", "yxyx_1000 bb"
 
 
 def key(number: int) -> str:
-    return f"{number:032x}"
+    return f"{number:016x}{number:016x}"
 
 
 def put(log: ReplyLog, *numbers: int, group: str = GROUP) -> None:
@@ -118,7 +118,7 @@ def test_keys_in_another_order_say_the_same(path: Path, written: Callable[[bytes
 def test_a_damaged_mark_says_nothing(path: Path, mark: dict[str, object]) -> None:
     log = ReplyLog(str(path))
     put(log, 0)
-    log.put(key(8), mark)
+    log.put(key(99), mark)
     log.close()
     assert counting(path) == ["0"]
     assert relies(path)

@@ -59,7 +59,7 @@ def ten(workplace: Workplace, server: LoopbackServer) -> Workplace:
 # --- what asks again, and what costs nothing
 
 Change = Callable[[Workplace], object]
-MARK = ".ckpt/finished.json"
+MARK = ".ckpt/facts.json"
 
 
 def gone(*names: str) -> Change:

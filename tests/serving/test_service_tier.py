@@ -183,17 +183,6 @@ def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
     assert workplace.run().code == 0  # at the ordinary tier
 
 
-def test_slow_answers_are_no_sign_that_a_quota_is_used_up(
-    workplace: Workplace, server: LoopbackServer
-) -> None:
-    """While one answer takes longer than max_wait, the others find no room."""
-    server.latency = lambda request: 2.5 if request.index == 1 else 0.0
-    server.faults = on(faults.no_room_at_tier(), indexes=range(2, 9))
-    at(workplace, server)
-    done = workplace.run(**FLEX, **{"workflow.max_wait": 1, "workflow.max_workers": 2})
-    assert done.code == 0, done
-
-
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
 def test_a_model_without_the_tier_stops_the_run_at_once(
     workplace: Workplace, server: LoopbackServer, backend: str

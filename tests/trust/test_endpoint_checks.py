@@ -317,7 +317,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
     assert is_mark.count(True) >= 2
     kept = [line for n, line in enumerate(lines) if n <= first or not is_mark[n]]
     store.write_text("".join(kept))
-    (finished.results / ".ckpt" / "finished.json").unlink()
+    (finished.results / ".ckpt" / "facts.json").unlink()
     model.chosen = Y
     assert finished.run().code == 2
     assert model.boxes == 0
@@ -440,7 +440,7 @@ def test_a_store_from_before_there_were_checks_is_checked_before_it_is_used(
 ) -> None:
     place.many(8)
     assert place.run(**{"vlm.check_every": None}).code == 0
-    (place.results / ".ckpt" / "finished.json").unlink()
+    (place.results / ".ckpt" / "facts.json").unlink()
     sent = server.count()
     assert place.run().code == 0
     assert server.count() == sent + 1

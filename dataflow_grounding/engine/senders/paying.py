@@ -68,6 +68,7 @@ class Paying:
         """Count a further request for one answer; raise RunStopped if it may not be sent."""
         if refused is not None:
             refused_forms.append(refused)
+            self._traffic.note_refusal()
             # a serving of the user's own may never run out of other forms
             if len(refused_forms) >= REFUSED_IN_A_ROW:
                 raise all_refused(refused, len(refused_forms))

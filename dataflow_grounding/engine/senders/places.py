@@ -93,11 +93,11 @@ class Places:
         try:
             reply = await endpoint.sender.send(asked)
             is_answered = True
-            endpoint.note_answer()
             # A reply may ask for a pause before the next request. One that is longer than the run
             # waits is left to the next request, which may stop the run.
             if 0 < reply.hold <= self._traffic.max_wait:
                 endpoint.share.hold(reply.hold)
+            endpoint.note_answer()  # this lets requests in
             return reply
         except errors.RequestRefused:
             is_answered = True  # the endpoint had room for it

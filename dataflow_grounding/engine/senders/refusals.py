@@ -4,7 +4,6 @@ After REFUSED_IN_A_ROW of them a plain question tells.
 """
 
 import asyncio
-import time
 from contextlib import suppress
 
 from dataflow_grounding._util import errors
@@ -27,7 +26,6 @@ class Refusals:
         self._next = sender
         self._traffic = traffic
         self._credit_refused = 0  # in a row
-        self._refused_at: list[float] = []  # when requests were refused since the last answer
         self._question: asyncio.Task[errors.GroundingError | None] | None = None
 
     async def send(self, asked: Asked) -> Reply:
@@ -66,16 +64,13 @@ class Refusals:
         any other, if it has -> the record's
         """
         traffic = self._traffic
-        self._refused_at.append(time.monotonic())
+        count = traffic.note_refusal()
         if is_about_content(str(error)):  # the filter has read the request: it works
             traffic.note_answer(0.0)
         elif isinstance(error, errors.EndpointRefused) and (
             error.certain or traffic.last_answer is None
         ):
             return errors.EndpointRefused(str(error))
-        # an answer to an earlier request vouches for no later refusal
-        self._refused_at = [at for at in self._refused_at if at > traffic.worked_at]
-        count = len(self._refused_at)
         if count >= REFUSED_IN_A_ROW:
             if self._question is None:  # all who are refused meanwhile wait for the same question
                 self._question = asyncio.ensure_future(self._plain_refusal(asked))
@@ -108,7 +103,7 @@ class Refusals:
             pass
         finally:
             self._question = None
-        self._refused_at.clear()
+        self._traffic.forget_refusals()
         return None
 
     async def aclose(self) -> None:

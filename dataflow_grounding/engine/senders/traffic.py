@@ -45,12 +45,23 @@ class Traffic:
         self.last_answer: float | None = None  # None before the first one
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
         self.waiting_for_rate_limit = 0  # requests
+        self._refused_at: list[float] = []  # when requests were refused since the last answer
 
     def note_answer(self, sent_at: float) -> None:
         """Note an answer of the endpoint itself to a request that was sent then."""
         self.last_answer = time.monotonic()
         self.worked_at = max(self.worked_at, sent_at)
         self.last_fault = None
+
+    def note_refusal(self) -> int:
+        """Note a refusal; return how many there were in a row."""
+        self._refused_at.append(time.monotonic())
+        # an answer to an earlier request vouches for no later refusal
+        self._refused_at = [at for at in self._refused_at if at > self.worked_at]
+        return len(self._refused_at)
+
+    def forget_refusals(self) -> None:
+        self._refused_at.clear()
 
     def check_stopped(self) -> None:
         if self.stopped is not None:
