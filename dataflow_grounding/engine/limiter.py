@@ -72,6 +72,7 @@ class Level:
         self._sent = 0  # how many requests were sent
         self._value = float(min(LEAST, most))  # the level, of which `places` are whole
         self._pace = math.inf  # answers a second, by the last one to a request that wasn't alone
+        self._is_slow = False  # whether some request wasn't answered in time
         self._all_sustained = False  # whether all places were taken, and none was refused
         self._stride = 1.0  # how many more the next probe lets in
         self._patience = PATIENCE  # windows without a refusal before the next probe
@@ -177,8 +178,10 @@ class Level:
             self._grow(self._value + 1)
 
     def _grow(self, target: float) -> None:
-        """Raise the level to a target, but not above how many can be answered in time."""
-        self._value = max(self._value, min(target, self._in_time, self.most))
+        """Raise the level to a target; above START, to no more than are answered in time."""
+        if target > START or self._is_slow:
+            target = min(target, self._in_time)
+        self._value = max(self._value, min(target, self.most))
 
     @property
     def _in_time(self) -> float:
@@ -188,6 +191,7 @@ class Level:
     def unanswered(self, sent: Sent) -> None:
         """Lower the level where a request took as long as it may, to what is answered in time."""
         if time.monotonic() - sent.at >= IN_TIME * self.timeout:
+            self._is_slow = True
             self._value = max(1.0, min(self._value, self._in_time))
 
     def _grow_warily(self, sent: Sent) -> None:

@@ -174,7 +174,7 @@ class RunWatch(BoxWatch):
     async def last_check(self, ask: Ask) -> None:
         """Send a check with the run's last requests, and not alone after their answers."""
         image = self._last_image
-        if self._is_over or self._stop_message or image is None or self.known.turns.are_taken:
+        if self._is_over or self._stop_message or image is None:
             return
         await self.known.turns.take(
             lambda: self.can_check and self._is_due_at_the_end(),
