@@ -149,6 +149,9 @@ class StepAsk:
         for marked in self.marks.values():
             marked.discard(self.priority)
 
+    def note_sent(self) -> None:
+        self.work.sent = True
+
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; the `text` is for readers of the operator's code."""
         if code in self.marks:

@@ -10,7 +10,7 @@ A check is a question about no record, which tells whether the model's boxes com
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.budget import Budget
@@ -26,7 +26,7 @@ from dataflow_grounding.engine.senders.picture_limit import PictureLimit, Within
 from dataflow_grounding.engine.senders.places import Places
 from dataflow_grounding.engine.senders.refusals import Refusals
 from dataflow_grounding.engine.senders.retry import Retry
-from dataflow_grounding.engine.senders.sender import Asked, Sender
+from dataflow_grounding.engine.senders.sender import Asked, RecordAsker, Sender
 from dataflow_grounding.engine.senders.silence import Silence
 from dataflow_grounding.engine.senders.stored import StoredReplies
 from dataflow_grounding.engine.senders.to_serving import ToServing
@@ -34,9 +34,6 @@ from dataflow_grounding.engine.senders.traffic import Traffic
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import ReadReply, Request
-
-if TYPE_CHECKING:
-    from dataflow_grounding.engine.annotating import StepAsk
 
 T = TypeVar("T")
 # No further reply would help: the request is refused, or the code that reads replies is broken.
@@ -48,7 +45,7 @@ class _Try:
     """A try to get a request answered: its reply is there, and is to be read."""
 
     request: Request[Any]  # without what was wrong with an earlier reply
-    by: "StepAsk"
+    by: RecordAsker
     number: int  # from 1
     key: str  # of the reply in the store
     from_store: bool  # whether an earlier run stored the reply; else it was sent for
@@ -129,7 +126,9 @@ class Asking:
         with suppress(Exception):  # a serving of the user's own may raise anything
             await self.serving.aclose()
 
-    async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
+    async def answer(
+        self, request: Request[T], by: RecordAsker, check: bool = False
+    ) -> ReadReply[T]:
         """Return what a request's reply says, and notes on reading it. Stored replies count as
         tries, but answer no `check`. There is no second try after a refusal, nor after a cut-off
         reply to a `divisible` request. Raises RunStopped, or the last try's RecordError.
@@ -146,7 +145,7 @@ class Asking:
         return outcome
 
     async def _read_in_tries(
-        self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
+        self, request: Request[T], by: RecordAsker, check: bool, from_store: bool
     ) -> "ReadReply[T] | _Failure":
         number = 0  # of tries so far
         # Up to the first try that isn't stored. Stored ones after it don't fit any more: a try says
@@ -166,7 +165,7 @@ class Asking:
                 lines = [line for line in by.store.every(key) if not is_refused_by_error(line)]
             if not lines:
                 takes_stored = False
-                by.work.sent = True
+                by.note_sent()
                 lines = [await self._sent(Asked(question, by, key, check))]
             this_try = _Try(request, by, number, key, takes_stored, check)
             try:

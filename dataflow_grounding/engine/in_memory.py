@@ -99,7 +99,8 @@ def annotate_all(
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)
         finally:
-            counter.add(asking)
+            if asking is not None:
+                counter.add(asking.counts, asking.serving.model)
     return _results(rows, records, outcomes, image_key)
 
 

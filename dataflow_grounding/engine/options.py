@@ -12,7 +12,6 @@ from dataflow_grounding.engine.keyed_log import store_path
 
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
-    from dataflow_grounding.engine.asking import Asking
     from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.engine.shard import Shard
 
@@ -107,13 +106,11 @@ class SideRequests:
     models: list[str] = field(default_factory=list)
     cost_usd: float | None = None  # None also while the operator is at work
 
-    def add(self, asking: "Asking | None") -> None:
-        """Add the counts and the model of an `asking`; None, where nothing was asked, has none."""
-        if asking is None:
-            return
-        self.requests.update(asking.counts)
-        if asking.serving.model not in self.models:
-            self.models.append(asking.serving.model)
+    def add(self, counts: Counter[str], model: str) -> None:
+        """Add counts of requests to a model."""
+        self.requests.update(counts)
+        if model not in self.models:
+            self.models.append(model)
 
 
 # The counter of the run that is calling another library's operator, else None. The operator calls

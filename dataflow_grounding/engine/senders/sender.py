@@ -18,6 +18,16 @@ class Asker(Protocol):
     reductions: int
 
 
+class RecordAsker(Asker, Protocol):
+    """One record in one step, which counts what becomes of its requests."""
+
+    def note(self, code: str, text: str = "") -> None:
+        """Count a remark under its code."""
+
+    def note_sent(self) -> None:
+        """Note that a request had to be sent."""
+
+
 @dataclass
 class PlainAsker:
     """Asks on nobody's behalf, before all others."""
