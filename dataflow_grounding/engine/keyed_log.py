@@ -61,7 +61,6 @@ class KeyedLog:
         with storing(path):
             self._file = self._open()  # -1 without a file
             self._size = self._load()  # bytes of the whole lines in it
-        self.first_new = self._size  # where the lines of this run begin
 
     @property
     def end(self) -> int:
