@@ -59,7 +59,8 @@ class Places:
             endpoint.note_outage()
 
     async def send(self, asked: Asked) -> Reply:
-        refused: Endpoint | None = None  # another endpoint may take what one refuses
+        # another endpoint may take what one refuses
+        refused: tuple[Endpoint, errors.RequestRefused] | None = None
         while True:
             endpoint, sent = await self._place(asked)
             try:
@@ -70,7 +71,7 @@ class Places:
                     raise
                 if not self._may_go_on(asked, endpoint):
                     raise
-                refused = endpoint
+                refused = endpoint, refusal
             except (errors.ServerFault, errors.EndpointRefused) as fault:
                 if self._gate is None:
                     raise
@@ -84,7 +85,8 @@ class Places:
                     raise self._fault_of_all(fault) from None
             else:
                 if refused is not None:
-                    self._note_miss(refused, errors.EndpointRefused("it refuses what others take"))
+                    refused[0].note_fault()
+                    self._note_miss(*refused)
                 return reply
 
     async def _send_at(self, endpoint: Endpoint, sent: Sent, asked: Asked) -> Reply:
@@ -152,16 +154,17 @@ class Places:
 
     def _candidates(self, asked: Asked) -> list[Endpoint]:
         """Return the endpoints that a request may go to. Raises EndpointUnreachable for none."""
-        number = asked.request.sending.endpoint_number
-        if number is not None:
-            if self.all[number].why_out is not None:
-                raise errors.EndpointUnreachable(f"{self.all[number].serving.endpoint} is left out")
-            return [self.all[number]]
         now = time.monotonic()
-        for endpoint in self.all:
+        number = asked.request.sending.endpoint_number
+        meant = self.all if number is None else [self.all[number]]
+        for endpoint in meant:
             if endpoint.why_out is not None and now >= endpoint.next_try_at:
                 endpoint.next_try_at = now + endpoints.OUT_SECONDS
                 return [endpoint]
+        if number is not None:
+            if meant[0].why_out is not None:
+                raise errors.EndpointUnreachable(f"{meant[0].serving.endpoint} is left out")
+            return meant
         there = [endpoint for endpoint in self.all if endpoint.why_out is None]
         if not there:
             raise self._fault_of_all(errors.EndpointUnreachable("no endpoint"))

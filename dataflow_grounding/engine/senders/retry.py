@@ -66,7 +66,9 @@ class Retry:
         if not is_limited:
             tries.by_kind[fault.kind] += 1
             tries.first_fault_at = min(tries.first_fault_at, time.monotonic())
-            most = _most_tries(fault, traffic.max_attempts)
+            most: float = traffic.max_attempts
+            if asked.request.sending.endpoint_number is None:  # others go on where one is dead
+                most = _most_tries(fault, traffic.max_attempts)
             is_out_of_tries = tries.by_kind[fault.kind] >= most
             whose = await self._next.whose_fault(
                 asked, fault, tries.first_fault_at, is_out_of_tries
