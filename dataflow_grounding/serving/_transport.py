@@ -23,7 +23,8 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import learn_address
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving.client_errors import CONNECT_SECONDS, fault_of
+from dataflow_grounding.serving import client_errors
+from dataflow_grounding.serving.client_errors import fault_of
 
 T = TypeVar("T")
 
@@ -131,7 +132,7 @@ class HttpTransport:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(
-                total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
+                total=timeout, sock_connect=min(timeout, client_errors.CONNECT_SECONDS)
             ),
         )
         address = urlsplit(url)
@@ -240,7 +241,9 @@ class ClientTransport:
             messages=messages,
             extra_body=settings,
             extra_headers={**self.headers, **headers},
-            timeout=openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
+            timeout=openai.Timeout(
+                self.timeout, connect=min(self.timeout, client_errors.CONNECT_SECONDS)
+            ),
         )
         return sent
 

@@ -14,7 +14,7 @@ GROUP, OTHER = "xyxy_1000 aa", "yxyx_1000 bb"
 
 
 def key(number: int) -> str:
-    return f"{number:016x}{number:016x}"
+    return f"{number + 1:016x}{number + 1:016x}"
 
 
 def put(log: ReplyLog, *numbers: int, group: str = GROUP) -> None:

@@ -140,8 +140,8 @@ def test_a_tier_without_a_known_price_costs_in_full_and_is_told(
 
 def limit_found(place: Workplace) -> list[dict[str, Any]]:
     """How many places each endpoint was found to have, and where it refused."""
-    path = place.results / ".ckpt" / "concurrency.json"
-    return list(json.loads(path.read_text()).values())
+    path = place.results / ".ckpt" / "facts.json"
+    return list(json.loads(path.read_text())["facts"]["places"].values())
 
 
 @pytest.mark.parametrize("backend", ["openai", GEMINI])

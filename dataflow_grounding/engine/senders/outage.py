@@ -46,15 +46,12 @@ class Outage:
         self._places = places
         self._first_fault_at = math.inf  # since an answer to a later request
         self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
-        self._is_under_way = False  # whether a plain question wasn't answered
         # before the first answer:
         self._faults = 0  # without those that say that it is busy
         self._unreachable = 0
         self._no_completions = 0
 
     async def send(self, asked: Asked) -> Reply:
-        if self._is_under_way and self._recovery is not None:
-            await asyncio.shield(self._recovery)
         try:
             return await self._next.send(asked)
         except errors.ServerFault as fault:
@@ -113,14 +110,14 @@ class Outage:
                 if fault is None:
                     return rounds
                 self._traffic.last_fault = fault
-                self._is_under_way = True
+                self._traffic.question = self._recovery  # nothing else is sent until it is answered
                 self._places.note_outage()
                 await self._traffic.pause(seconds_asked(fault), rounds)
         finally:
             # Here, and not in a callback of the task: that would run after the requests that the
             # answer lets in, which would still find an outage under way.
             self._recovery = None
-            self._is_under_way = False
+            self._traffic.question = None
             self._first_fault_at = math.inf
 
     async def _fault_of_plain_questions(self, asked: Asked) -> errors.ServerFault | None:

@@ -12,7 +12,7 @@ from dataflow_grounding._util import errors
 from dataflow_grounding.engine.limiter import Sent, Share, gate_of, share_of
 from dataflow_grounding.engine.senders import endpoint as endpoints
 from dataflow_grounding.engine.senders.endpoint import Endpoint
-from dataflow_grounding.engine.senders.sender import Asked, Sender
+from dataflow_grounding.engine.senders.sender import Asked, PlainAsker, Sender
 from dataflow_grounding.engine.senders.traffic import Traffic, seconds_asked
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Reply, Serving
@@ -116,7 +116,7 @@ class Places:
                 self._gate.release(sent, answered=False)
 
     async def _place(self, asked: Asked) -> tuple[Endpoint, Sent]:
-        """Wait for a place, and wait again if meanwhile a check comes due."""
+        """Wait for a place, and wait again if meanwhile a check or a plain question comes due."""
         sending = asked.request.sending
         while True:
             if self._gate is None:
@@ -124,13 +124,16 @@ class Places:
                 sent = await endpoint.share.acquire(asked.by.priority)
             else:
                 endpoint, sent = await self._place_at_several(asked, self._gate)
+            is_held = self._traffic.question is not None and not isinstance(asked.by, PlainAsker)
             # `may_send` is asked last of all, because it counts what it lets pass as sent
-            if sending.may_send is None or sending.may_send():
+            if not is_held and (sending.may_send is None or sending.may_send()):
                 return endpoint, sent
             endpoint.share.release(sent, answered=False)
             if self._gate is not None:
                 self._gate.release(sent, answered=False)
-            if sending.before_sending is not None:
+            if is_held:
+                await self._traffic.question_answered()
+            elif sending.before_sending is not None:
                 await sending.before_sending()  # until the check is done
 
     async def _place_at_several(self, asked: Asked, gate: Share) -> tuple[Endpoint, Sent]:

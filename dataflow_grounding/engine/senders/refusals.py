@@ -4,7 +4,6 @@ After REFUSED_IN_A_ROW of them a plain question tells.
 """
 
 import asyncio
-from contextlib import suppress
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
@@ -30,10 +29,6 @@ class Refusals:
 
     async def send(self, asked: Asked) -> Reply:
         is_plain = isinstance(asked.by, PlainAsker)
-        if self._question is not None and not is_plain:
-            with suppress(errors.GroundingError):  # those who have asked it heed that
-                await asyncio.shield(self._question)
-            self._traffic.check_stopped()
         try:
             reply = await self._next.send(asked)
         except errors.NoCredit as error:
@@ -74,6 +69,7 @@ class Refusals:
         if count >= REFUSED_IN_A_ROW:
             if self._question is None:  # all who are refused meanwhile wait for the same question
                 self._question = asyncio.ensure_future(self._plain_refusal(asked))
+                traffic.question = self._question
             plain_refusal = await asyncio.shield(self._question)
             if isinstance(plain_refusal, errors.NoCredit):
                 return plain_refusal
@@ -103,6 +99,7 @@ class Refusals:
             pass
         finally:
             self._question = None
+            self._traffic.question = None
         self._traffic.forget_refusals()
         return None
 

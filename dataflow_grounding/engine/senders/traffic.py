@@ -6,8 +6,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.settings import setting
@@ -45,6 +46,8 @@ class Traffic:
         self.last_answer: float | None = None  # None before the first one
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
         self.waiting_for_rate_limit = 0  # requests
+        # a plain question that tells whether anything else may be sent; None while there is none
+        self.question: asyncio.Task[Any] | None = None
         self._refused_at: list[float] = []  # when requests were refused since the last answer
 
     def note_answer(self, sent_at: float) -> None:
@@ -62,6 +65,13 @@ class Traffic:
 
     def forget_refusals(self) -> None:
         self._refused_at.clear()
+
+    async def question_answered(self) -> None:
+        """Wait for the end of the plain question that holds requests back."""
+        if self.question is not None:
+            with suppress(errors.GroundingError):  # those who have asked it heed that
+                await asyncio.shield(self.question)
+            self.check_stopped()
 
     def check_stopped(self) -> None:
         if self.stopped is not None:
