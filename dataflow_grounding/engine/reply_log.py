@@ -123,9 +123,8 @@ class ReplyLog(KeyedLog):
         if group is None:
             return super().put(key, value)
         is_suspect = group in self._failed
-        first = {"of": group, "suspect": True} if is_suspect else {"of": group}
         offset = self.end
-        line = super().put(key, {**first, **value})
+        line = super().put(key, {**value, "suspect": True} if is_suspect else value)
         self._add(group, offset, is_suspect)
         return line
 
