@@ -25,7 +25,7 @@ class Refusals:
         self._next = sender
         self._traffic = traffic
         self._credit_refused = 0  # in a row
-        self._question: asyncio.Task[errors.GroundingError | None] | None = None
+        self._question: asyncio.Task[errors.EndpointRefused | None] | None = None
 
     async def send(self, asked: Asked) -> Reply:
         is_plain = isinstance(asked.by, PlainAsker)
@@ -68,19 +68,19 @@ class Refusals:
             return errors.EndpointRefused(str(error))
         if count >= REFUSED_IN_A_ROW:
             if self._question is None:  # all who are refused meanwhile wait for the same question
-                self._question = asyncio.ensure_future(self._plain_refusal(asked))
+                self._question = asyncio.ensure_future(self._ask_plainly(asked, error, count))
                 traffic.question = self._question
-            plain_refusal = await asyncio.shield(self._question)
-            if isinstance(plain_refusal, errors.NoCredit):
-                return plain_refusal
-            if plain_refusal is not None:
-                return all_refused(error, count)
+            why = await asyncio.shield(self._question)
+            if why is not None:
+                return why
         if isinstance(error, errors.RequestRefused):
             return error
         return errors.RequestRefused(str(error))
 
-    async def _plain_refusal(self, asked: Asked) -> errors.GroundingError | None:
-        """Ask a plain question; return how it is refused, None if it isn't, or nobody knows."""
+    async def _ask_plainly(
+        self, asked: Asked, error: errors.EndpointRefused | errors.RequestRefused, count: int
+    ) -> errors.EndpointRefused | None:
+        """Ask a plain question; stop the run and return why if it is refused, too."""
         serving = self._next.serving
         is_in_words = asked.request.text_only
         question = sign_of_life() if is_in_words else about_a_rectangle(serving.image_limits)
@@ -90,7 +90,9 @@ class Refusals:
             reply = await self._next.send(Asked(question, by, is_check=True))
             keep_for_cost(reply, question, serving, by)
         except (errors.EndpointRefused, errors.RequestRefused) as again:
-            return again
+            why = again if isinstance(again, errors.NoCredit) else all_refused(error, count)
+            self._traffic.stop(why)  # at once: others are let in as this one has been answered
+            return why
         except errors.RunStopped:
             raise
         except Exception:
