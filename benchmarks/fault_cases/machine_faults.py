@@ -81,8 +81,7 @@ def torn_store(place: Workplace, full: bool) -> Outcome:
             cut = random.Random(number).randrange(1, len(whole))
             store.write_bytes(whole[:cut])
             lost = 20 - whole[:cut].count(b"\n")
-            for name in ("finished.json", "finished_rows.jsonl"):
-                (place.results / ".ckpt" / name).unlink()
+            (place.results / ".ckpt" / "facts.json").unlink()
             before = witness.sent
             outcome = goes_on(place, witness, 10)
             assert witness.sent - before == lost, "what is whole in it is not asked again"
@@ -96,7 +95,7 @@ def old_store(place: Workplace, full: bool) -> Outcome:
         lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
         kept = [{"reply": line["reply"], "v": 0, "key": line["key"]} for line in lines]
         place.replies.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        (place.results / ".ckpt" / "finished.json").unlink()
+        (place.results / ".ckpt" / "facts.json").unlink()
         outcome = goes_on(place, witness, 10)
         assert outcome.sent == 20
         return outcome

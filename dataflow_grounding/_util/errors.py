@@ -193,6 +193,7 @@ class ServerFault(RecordError, kind="server_fault", passing=True):
     """
 
     may_be_billed = True  # whether the model may have worked for a reply that was lost on its way
+    is_quota = False  # whether a day's quota is used up: no shorter wait helps
 
 
 class NoCompletion(ServerFault):

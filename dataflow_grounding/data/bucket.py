@@ -215,10 +215,10 @@ class _Bucket:
             # a copy that is here is renewed, even if no run reads it
             elif is_here or self._is_read_by_runs(path):
                 versions_to_bring[path] = version
-        # A run is skipped if finished.json says that it was done before, and its outputs are the
+        # A run is skipped if facts.json says that it was done before, and its outputs are the
         # same as then. Outputs of another machine take their place now.
         if any(path.endswith((".json", ".jsonl")) for path in versions_to_bring):
-            Path(self.here(self.subfolder, CKPT, "finished.json")).unlink(missing_ok=True)
+            Path(self.here(self.subfolder, CKPT, "facts.json")).unlink(missing_ok=True)
         self.fetch(*versions_to_bring)
         for path, version in versions_to_bring.items():
             new_states[path] = _State(state_of(self.here(path)), version)

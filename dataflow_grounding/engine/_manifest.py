@@ -5,30 +5,29 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.version import OUTPUT
-from dataflow_grounding.data.records import Record, as_json, read_object, write_bytes
+from dataflow_grounding.data.records import Record, as_json
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.engine.finished_rows import settings_of
-from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source, files_of_images
 from dataflow_grounding.engine.summary import MAY_CHANGE, Summary
 
-NAME = "finished.json"  # the file's name in a checkpoint folder
+FINISHED = "finished"  # the name of the fact
 
 
 class Manifest:
-    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state."""
+    """A segment's entry in `.ckpt/facts.json`: digests of its input, and its output's state."""
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
-        self._path = os.path.join(steps[0].storage.checkpoint_folder, NAME)
+        self._folder = steps[0].storage.checkpoint_folder
         # its key there: "step0_ExpressionExtractor..step1_PhraseGrounder"
         self._entry = f"{steps[0].label}..{steps[-1].label}"
         # before the run reads anything, to see at the end whether the input has changed
@@ -50,7 +49,7 @@ class Manifest:
 
     def finished(self) -> Summary | None:
         """Return the summary of the earlier run that did just this, if all is as it left it."""
-        entry = unsealed(read_object(self._path).get(self._entry))
+        entry = self._entries().get(self._entry)
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
         # each finished run leaves one, even an empty one
@@ -82,7 +81,7 @@ class Manifest:
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image: none counts as finished
         else:
-            entries = read_object(self._path)
+            entries = self._entries()
             entries.pop(self._entry, None)
         fingerprint = None  # where it is None, no entry is written
         if self._would_come_out_the_same(summary):
@@ -92,9 +91,11 @@ class Manifest:
             summary.notes["input_changed"] += 1
         has_changed = summary.notes["input_changed"] or summary.notes["image_changed"]
         if fingerprint is not None and not has_changed:
-            entries[self._entry] = sealed(self._entry_of(summary, fingerprint))
-        with errors_as(StorageFailed, f"can't write {self._path}"):
-            write_bytes(self._path, json.dumps(entries, indent=1).encode())
+            entries[self._entry] = self._entry_of(summary, fingerprint)
+        keep_fact(self._folder, FINISHED, entries)
+
+    def _entries(self) -> dict[str, Any]:
+        return dict(fact(self._folder, FINISHED) or {})
 
     def _would_come_out_the_same(self, summary: Summary) -> bool:
         """Return whether it would, as far as the run itself tells."""
@@ -146,3 +147,26 @@ class Manifest:
             state = state_of(step.storage.output_path)
             states.append(None if state is None else state[:2])  # its size and time
         return states
+
+
+def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
+    """Return a digest of all that the columns depend on besides rows and replies, if known."""
+    parts: list[Any] = [extra]
+    for step in steps:
+        operator = step.operator
+        # complete once the operator has settled what it asks, before the first record
+        settings = operator.settings()
+        if settings is None:
+            return None
+        serving = operator.serving
+        who_answers: list[Any] | None = None
+        if serving is not None:
+            who_answers = [serving.identity(), repr(serving.image_limits)]
+            # a limit that the user has stated isn't part of the limits' repr
+            if serving.image_limits.picture_bytes is not None:
+                who_answers.append(serving.image_limits.picture_bytes)
+        parts.append([step.label, operator.reads(), operator.writes(), settings, who_answers])
+    try:
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except (TypeError, ValueError):  # the settings of a user's operator may be no JSON
+        return None

@@ -32,7 +32,6 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.engine.added_columns import doubt_columns, image_columns, remark_column
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import (
     FACT_COLUMNS,
     Annotator,
@@ -42,15 +41,14 @@ from dataflow_grounding.engine.plan import (
     image_column,
     no_marks,
 )
+from dataflow_grounding.engine.reply_log import Marks, ReplyLog
 from dataflow_grounding.engine.summary import OF_CHECKS
-from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.images.image import name_at_source
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
-    from dataflow_grounding.engine.finished_rows import RowKey
     from dataflow_grounding.tasks.grounding import Found
     from dataflow_grounding.tasks.wording import Wording
 
@@ -68,19 +66,15 @@ class RowWork:
     """What was done for one row so far, in all of its steps: the asks of all of them add to it."""
 
     notes: Counter[str] = field(default_factory=Counter)  # by code
-    read: int = 0  # replies
-    replayed: int = 0  # of these, stored before
     sent: bool = False  # whether a request had to be sent
-    key: "RowKey | None" = None  # with its pictures as they were when it was begun
     remark: str = ""  # of the replies to steps on earlier levels
 
     def back_to(self, before: "RowWork") -> None:
-        """Forget what was noted and read since `before`, because it comes again."""
+        """Forget what was noted since `before`, because it comes again."""
         staying = {code: self.notes[code] for code in self.notes.keys() & STAYING}
         # in place: the asks of checks hold the same Counter
         self.notes.clear()
         self.notes.update({**before.notes, **staying})
-        self.read, self.replayed = before.read, before.replayed
 
 
 @dataclass(eq=False)
@@ -88,7 +82,7 @@ class StepAsk:
     """The `ask` for one record in one step; `Ask`, in plan.py, says what an operator calls."""
 
     asking: Asking | None  # None where the step has no serving or nothing to ask
-    store: KeyedLog
+    store: ReplyLog
     step: str  # the label
     priority: Any  # of requests that wait, the smallest goes first
     work: RowWork = field(default_factory=RowWork)
@@ -143,8 +137,8 @@ class StepAsk:
         own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, may_begin_again=True)
         return await self.asking.answer(request, own_ask, check=True)
 
-    def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
-        return Vouching(self.store, reply_group, anywhere, trusting)
+    def marks_of(self, reply_group: str, trusting: bool) -> Marks:
+        return Marks(self.store, reply_group, trusting)
 
     def found(self, answers: "Sequence[Found]") -> None:
         self.answers = answers
@@ -154,6 +148,9 @@ class StepAsk:
         self.work.back_to(work_before)
         for marked in self.marks.values():
             marked.discard(self.priority)
+
+    def note_sent(self) -> None:
+        self.work.sent = True
 
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; the `text` is for readers of the operator's code."""

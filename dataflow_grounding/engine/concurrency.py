@@ -3,26 +3,25 @@
 The next run begins with that.
 """
 
-import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any
 
-from dataflow_grounding.data.records import is_number, read_object, write_bytes
+from dataflow_grounding._util.errors import StorageFailed
+from dataflow_grounding.data.records import is_number
+from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.engine.limiter import FoundPlaces, share_of
 from dataflow_grounding.serving.serving import Serving
 
-FILE = "concurrency.json"
+PLACES = "places"  # the name of the fact
 
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     """Begin with the places that the folder's last run left, and leave this one's at the end."""
-    path = os.path.join(folder, FILE)
     # {"9b1c…": {"places": 48.0, "refused_at": 60.0}}
-    found_by_digest = read_object(path)
+    found_by_digest = dict(fact(folder, PLACES) or {})
     endpoint_by_digest = _remote_endpoints(servings)
     for digest, endpoint in endpoint_by_digest.items():
         found_last = _found(found_by_digest.get(digest))
@@ -36,8 +35,8 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     finally:
         for digest, endpoint in endpoint_by_digest.items():
             found_by_digest[digest] = share_of(endpoint).found._asdict()
-        with suppress(OSError):  # the next run finds out again
-            write_bytes(path, json.dumps(found_by_digest, indent=1).encode())
+        with suppress(StorageFailed):  # the next run finds out again
+            keep_fact(folder, PLACES, found_by_digest)
 
 
 def _remote_endpoints(servings: Iterable[Serving]) -> dict[str, Serving]:

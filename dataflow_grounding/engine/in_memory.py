@@ -16,7 +16,6 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import (
     SUSPECT,
@@ -27,6 +26,7 @@ from dataflow_grounding.engine.plan import (
     no_marks,
     with_unseen,
 )
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers, run_blocking
 from dataflow_grounding.images.display import ShownRecord
@@ -83,7 +83,7 @@ def annotate_all(
         start = RunStart(options, counter.budget, folder=None, pictures=pictures)
         asking = _prepared_asking(operator, start)
     replies_path = options.replies or ""  # without one, replies last no longer than the call
-    with closing(KeyedLog(replies_path)) as store:
+    with closing(ReplyLog(replies_path)) as store:
         # The operator asks with this when it concludes. Each record gets a copy, whose priority is
         # the record's index: so this one's comes after all of them.
         last = (len(rows),)
@@ -99,7 +99,8 @@ def annotate_all(
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)
         finally:
-            counter.add(asking)
+            if asking is not None:
+                counter.add(asking.counts, asking.serving.model)
     return _results(rows, records, outcomes, image_key)
 
 
@@ -250,7 +251,7 @@ class _WorkInMemory:
     async def execute(self) -> None:
         """Annotate all records; where it is stopped, outcomes so far stay entered."""
         asking = self._ask_at_end.asking
-        most_in_flight = asking.endpoints.most if asking is not None else DEFAULT_WORKERS
+        most_in_flight = asking.places.most if asking is not None else DEFAULT_WORKERS
         # twice as many: some prepare pictures while others wait for replies
         count = min(len(self._pending), 2 * most_in_flight)
         try:

@@ -43,8 +43,8 @@ class Sent(NamedTuple):
     """A request that is sent."""
 
     number: int  # from 1
-    answers: int  # that came before it was sent
-    since: float  # when the last of these came, by the process's clock
+    in_flight: int  # itself included
+    at: float  # by the process's clock
     took_last: bool  # of the places
 
 
@@ -54,8 +54,8 @@ class Level:
 
     - At the start, until the first refusal: START from the first answer on, twice that once all
       places were sustained, then one more for each answer. It is never more than the endpoint
-      answers in time, at the pace at which answers come: one that answers them one by one lets the
-      last ones wait.
+      answers in time, at its pace: requests in flight by their latency. One that answers them one
+      by one lets the last ones wait.
     - After a refusal: one more per window, up to just under where the endpoint last refused.
     - There, it probes: one more for a window, then two more, then four, while that is sustained.
     - A refused probe is taken back, and the next one waits twice as many windows. At an endpoint
@@ -70,9 +70,9 @@ class Level:
         self.shared = False  # whether other processes send there, too
         self.timeout = math.inf  # seconds after which a request is given up
         self._sent = 0  # how many requests were sent
-        self._answers = 0
-        self._answered_at = 0.0  # when the last one came; at first, when the first request was sent
         self._value = float(min(LEAST, most))  # the level, of which `places` are whole
+        self._pace = math.inf  # answers a second, by the last one to a request that wasn't alone
+        self._is_slow = False  # whether some request wasn't answered in time
         self._all_sustained = False  # whether all places were taken, and none was refused
         self._stride = 1.0  # how many more the next probe lets in
         self._patience = PATIENCE  # windows without a refusal before the next probe
@@ -104,15 +104,8 @@ class Level:
 
     def send(self, in_flight: int = 1) -> Sent:
         """Return a request that is about to be sent, itself among those `in_flight`."""
-        if not self._sent:
-            self._answered_at = time.monotonic()
         self._sent += 1
-        return Sent(self._sent, self._answers, self._answered_at, in_flight >= self.places)
-
-    def note_answer(self) -> None:
-        """Count an answer, which tells the pace; `answered` raises the level by it."""
-        self._answers += 1
-        self._answered_at = time.monotonic()
+        return Sent(self._sent, in_flight, time.monotonic(), in_flight >= self.places)
 
     def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, because the endpoint said that it is busy; never below 1."""
@@ -168,6 +161,8 @@ class Level:
 
     def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
         """Raise the level; `are_taken` says whether all places were taken when the answer came."""
+        if sent.in_flight > 1:  # of one alone nobody knows how many are answered side by side
+            self._pace = sent.in_flight / max(time.monotonic() - sent.at, 1e-9)
         if self._refused_at is not None:
             if are_taken:
                 self._grow_warily(sent)
@@ -178,17 +173,26 @@ class Level:
             self._all_sustained = True
         target = 2 * START if self._all_sustained else START
         if self._value < target:
-            self._grow(target, sent)
+            self._grow(target)
         elif are_taken:  # then one more place for each answer
-            self._grow(self._value + 1, sent)
+            self._grow(self._value + 1)
 
-    def _grow(self, target: float, sent: Sent) -> None:
-        """Raise the level to a target, but not above how many can be answered in time."""
-        # at the pace of the answers since this request was sent
-        seconds = max(self._answered_at - sent.since, 1e-9)
-        answers = self._answers - sent.answers
-        in_time = answers * IN_TIME * self.timeout / seconds
-        self._value = max(self._value, min(target, in_time, self.most))
+    def _grow(self, target: float) -> None:
+        """Raise the level to a target; above START, to no more than are answered in time."""
+        if target > START or self._is_slow:
+            target = min(target, self._in_time)
+        self._value = max(self._value, min(target, self.most))
+
+    @property
+    def _in_time(self) -> float:
+        """How many in flight are answered before two thirds of the timeout, at the pace so far."""
+        return self._pace * IN_TIME * self.timeout if self._pace < math.inf else math.inf
+
+    def unanswered(self, sent: Sent) -> None:
+        """Lower the level where a request took as long as it may, to what is answered in time."""
+        if time.monotonic() - sent.at >= IN_TIME * self.timeout:
+            self._is_slow = True
+            self._value = max(1.0, min(self._value, self._in_time))
 
     def _grow_warily(self, sent: Sent) -> None:
         """Grow in small steps to just under where the last refusal came, then by probes."""
@@ -354,10 +358,6 @@ class Share:
         self.serving_load.in_flight += number
         self.in_flight += number
 
-    def note_answer(self) -> None:
-        with self.limiter.lock:
-            self.limiter.level.note_answer()
-
     def allow(self, number: int) -> None:
         """Let no more than this many be in flight for now; those that are already stay."""
         self.allowed = number
@@ -427,6 +427,8 @@ class Share:
                 level.refused(sent, limiter.in_flight)
             elif answered:
                 level.answered(sent, are_taken=limiter.in_flight >= level.places)
+            else:
+                level.unanswered(sent)
             self._count(-1)
             limiter.let_in()
 

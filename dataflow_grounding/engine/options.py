@@ -12,7 +12,6 @@ from dataflow_grounding.engine.keyed_log import store_path
 
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
-    from dataflow_grounding.engine.asking import Asking
     from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.engine.shard import Shard
 
@@ -33,7 +32,7 @@ class RunOptions:
     Args:
         max_attempts: Tries per request, for replies that can't be read and for server faults.
         max_wait: Seconds for which rate limits and outages are waited for while no answer comes;
-            then the run stops.
+            then the run stops. None is 600, or twice the serving's timeout where that is more.
         max_requests: Most requests of the run, tries included; None is without limit.
         budget_usd: Most USD of the run, which needs `prices`; None is without limit.
         prices: What the model's tokens cost.
@@ -50,7 +49,7 @@ class RunOptions:
     """
 
     max_attempts: int = 3
-    max_wait: float = 600.0
+    max_wait: float | None = None
     max_requests: int | None = None
     budget_usd: float | None = None
     prices: "Prices | None" = None
@@ -107,13 +106,11 @@ class SideRequests:
     models: list[str] = field(default_factory=list)
     cost_usd: float | None = None  # None also while the operator is at work
 
-    def add(self, asking: "Asking | None") -> None:
-        """Add the counts and the model of an `asking`; None, where nothing was asked, has none."""
-        if asking is None:
-            return
-        self.requests.update(asking.counts)
-        if asking.serving.model not in self.models:
-            self.models.append(asking.serving.model)
+    def add(self, counts: Counter[str], model: str) -> None:
+        """Add counts of requests to a model."""
+        self.requests.update(counts)
+        if model not in self.models:
+            self.models.append(model)
 
 
 # The counter of the run that is calling another library's operator, else None. The operator calls

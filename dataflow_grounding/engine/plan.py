@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.boxes.coordinates import BoxFormat
     from dataflow_grounding.data.storage import FileStorage
     from dataflow_grounding.engine.options import RunStart
-    from dataflow_grounding.engine.vouching import Vouching
+    from dataflow_grounding.engine.reply_log import Marks
     from dataflow_grounding.serving.serving import Serving
     from dataflow_grounding.tasks.grounding import Found
     from dataflow_grounding.tasks.wording import Wording
@@ -137,8 +137,8 @@ class Ask(Protocol):
         answer to a record's request.
         """
 
-    def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
-        """Return what checks say of the step's store; the arguments are Vouching's."""
+    def marks_of(self, reply_group: str, trusting: bool) -> Marks:
+        """Return what checks say of the step's store; the arguments are those of Marks."""
 
 
 class ChosenFormat(Protocol):
@@ -242,6 +242,9 @@ class Annotator:
         `await ask(request)` gives what a reply says. Raises RecordError, RunStopped.
         """
         return {}
+
+    async def last_check(self, ask: Ask) -> None:
+        """Check the endpoint with a run's last requests, if it is due; `conclude` heeds it."""
 
     async def conclude(self, ask: Ask) -> None:
         """Do what is left after a run's last record, before its files are put in place.

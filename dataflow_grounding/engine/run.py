@@ -1,8 +1,8 @@
 """Runs a plan: rows in, records through the steps, files out.
 
 A `place` here is a row's number among the rows of this run, from 0; `Row.place` is that in the
-whole input. An `asking` answers the requests to one serving. A checkpoint folder keeps replies and
-finished rows from one run to the next.
+whole input. An `asking` answers the requests to one serving. A checkpoint folder keeps replies from
+one run to the next.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from collections.abc import (
     Collection,
     Coroutine,
     Iterator,
-    Sequence,
 )
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,14 +31,15 @@ from dataflow_grounding.engine.annotating import RowWork, StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.concurrency import resumed
-from dataflow_grounding.engine.finished_rows import FinishedRows, RowKey, rows_log
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.outputs import Outcome, Outputs
 from dataflow_grounding.engine.plan import Result, Step, levels
 from dataflow_grounding.engine.progress import Now, Progress
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.run_lock import check_held
+from dataflow_grounding.engine.senders.traffic import tell_of_short_wait
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
@@ -83,9 +83,8 @@ class _Rows:
 class _Stores:
     """What a run keeps in its checkpoint folder."""
 
-    replies: KeyedLog
+    replies: ReplyLog
     memo: ImageMemo
-    finished: FinishedRows
 
 
 class Run:
@@ -111,6 +110,7 @@ class Run:
         self._levels = levels(steps)
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
+        self._are_last_checks_made = False
         self._askings: dict[int, Asking] = {}  # by the id of a serving
         # whether it has come to its first row: then `now` says how far it is
         self.begun = False
@@ -156,6 +156,7 @@ class Run:
             for serving in servings:
                 asking = Asking(serving, self.options, self._budget, self.stop, len(servings))
                 self._askings[id(serving)] = asking
+                tell_of_short_wait(self.options, serving)
             try:
                 # shards are merged by the lines that their rows had in the input
                 keep_lines = self.options.shard is not None
@@ -174,13 +175,11 @@ class Run:
 
     @contextmanager
     def _opened_stores(self) -> Iterator[_Stores]:
-        replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+        replies = ReplyLog(store_path(self._folder), others=other_stores(self._folder))
         with closing(replies):
             images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
-            with closing(images), rows_log(self._folder) as rows:
-                memo = ImageMemo(images)
-                finished = FinishedRows(rows, self.steps, self.source.name, replies, memo)
-                yield _Stores(replies, memo, finished)
+            with closing(images):
+                yield _Stores(replies, ImageMemo(images))
 
     async def _end_asking(self) -> None:
         models: dict[str, None] = {}  # each once, in the order of steps
@@ -191,7 +190,7 @@ class Run:
         self.summary.models = list(models)
 
     async def _work_through(self) -> None:
-        most_in_flight = sum(asking.endpoints.most for asking in self._askings.values())
+        most_in_flight = sum(asking.places.most for asking in self._askings.values())
         if not self._askings:  # no step asks anything
             most_in_flight = DEFAULT_WORKERS
         # one for each request in flight, and some more for rows between two requests
@@ -262,6 +261,7 @@ class Run:
                 rows.taken += len(more)
                 rows.waiting.extend(more)
                 if not rows.waiting:
+                    await self._make_last_checks()
                     return
                 continue  # the run may have stopped while they were read
             place, row = rows.waiting.popleft()
@@ -285,17 +285,20 @@ class Run:
 
     async def _take_through_steps(self, place: int, row: Row, record: Record | RecordError) -> None:
         work = RowWork()
-        if not isinstance(record, RecordError):
-            work.key = await self._stores.finished.key_of(record)
-        outcome = self._outcome_of_earlier_run(row, record, work.key)
-        if outcome is None:
-            outcome = await self._finish(place, row, record, work)
-        self._outputs.put(place, outcome)
+        self._outputs.put(place, await self._finish(place, row, record, work))
         if self._askings and not work.sent:
             self._rows.replayed += 1
         was_oldest_unfinished = place < self._outputs.next  # which `put` has moved past it
         if was_oldest_unfinished:
             self._wake()
+
+    async def _make_last_checks(self) -> None:
+        """Check endpoints with the last requests: the first worker does that who finds no row."""
+        if self._are_last_checks_made or self.stopped is not None:
+            return
+        self._are_last_checks_made = True
+        for index, step in enumerate(self.steps):
+            await step.operator.last_check(self._ask(index, self._rows.taken, RowWork()))
 
     async def _conclude(self) -> None:
         # A request's priority begins with its row's place. These requests come after all rows.
@@ -309,19 +312,6 @@ class Run:
         """Wake all workers that wait now; those that wait later wait for the next time."""
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
-
-    def _outcome_of_earlier_run(
-        self, row: Row, record: Record | RecordError, key: RowKey | None
-    ) -> Outcome | None:
-        if isinstance(record, RecordError) or self.options.force_reprocess:
-            return None
-        finished = self._stores.finished.get(key)
-        if finished is None:
-            return None
-        self.summary.notes.update(finished.notes)
-        self.summary.requests["replayed"] += finished.replies
-        results: list[Result] = [(columns, None) for columns in finished.columns]
-        return self._outcome(row, record, results)
 
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, work: RowWork
@@ -338,10 +328,12 @@ class Run:
             work.back_to(RowWork())  # the second time notes, counts and marks all of it again
             for marked in self._outputs.marks.values():
                 marked.difference_update((place, index) for index in range(len(self.steps)))
-            work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)
-        self._keep(place, results, work)
+        files = [image.file for image in record.images.values()]
+        if not all(file.is_far or is_unchanged(file) for file in files):
+            # a picture was replaced since the row was begun: the user is told to run again
+            self.summary.notes["image_changed"] += 1
         return self._outcome(row, record, results)
 
     async def _results_of_steps(self, place: int, record: Record, work: RowWork) -> list[Result]:
@@ -371,23 +363,6 @@ class Run:
                     work.remark = joined_remarks([work.remark, columns[REMARK]])
                     columns[REMARK] = work.remark
         return results
-
-    def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        """Keep a row for later runs, if it got through all steps, and nothing in it is in doubt."""
-        columns_of_steps = []
-        for index, (columns, error) in enumerate(results):
-            if columns is None or error is not None:
-                return
-            for marked in self._outputs.marks.values():
-                if (place, index) in marked:
-                    return
-            columns_of_steps.append(columns)
-        if work.key is None or not self._stores.finished.would_come_out_the_same(work):
-            return
-        if all(is_unchanged(image.file) for image in work.key.images):
-            self._stores.finished.put(work.key, columns_of_steps, work)
-        else:  # a picture was replaced since the row was begun: the user is told to run again
-            self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
@@ -446,9 +421,9 @@ class Run:
         in_flight = 0
         outage = ""  # the first one in words
         for asking in askings:
-            in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
+            in_flight += asking.places.in_flight
             if not outage:
-                outage = str(asking.outages)  # "" for none
+                outage = str(asking.silence)  # "" for none
         return Now(
             finished=self.summary.records,
             replayed=self._rows.replayed,
@@ -456,7 +431,7 @@ class Run:
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
             in_flight=in_flight,
-            waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
+            waiting_for_rate_limit=sum(asking.traffic.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
             outage=outage,
         )

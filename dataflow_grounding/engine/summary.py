@@ -22,8 +22,8 @@ from dataflow_grounding.data.records import (
     was_checked,
 )
 from dataflow_grounding.data.remarks import Remarks
-from dataflow_grounding.engine._reply_sources import ANSWERED_BY
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
+from dataflow_grounding.engine.senders.other_models import ANSWERED_BY
 from dataflow_grounding.engine.unreadable import (
     counts_after,
     too_many_unreadable,

@@ -3,7 +3,6 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.expressions import SEED_ERROR
-from dataflow_grounding.data.records import as_json, read_object, stated_size
-from dataflow_grounding.data.rows import read_rows, write_rows, write_text
-from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.data.records import stated_size
+from dataflow_grounding.data.rows import read_rows, write_rows
+from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.formats.label_seeds import (
     boxes_beyond,
     from_coco,
@@ -174,29 +173,29 @@ def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
         )
 
 
-def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
+def write_seeds(seeds: Seeds, path: str, folder: str) -> dict[str, Any]:
     """Write the seeds' records, whole or not at all; print remarks, return the report.
 
-    If what they depend on and the file are as `state_path` says, nothing is read or written: the
-    remarks are only those that are known without reading. Raises InputError.
+    If what they depend on and the file are as a fact in `folder` says, nothing is read or written:
+    the remarks are only those that are known without reading. Raises InputError.
     """
     fingerprint = seeds.fingerprint()
-    report = _report_if_written(state_path, fingerprint, path)
+    report = _report_if_written(folder, fingerprint, path)
     if report is None:
         with errors_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.found.report()
         state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
-        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
+        keep_fact(folder, "seeds", state)
     for remark in seeds.found.remarks():
         say(f"Note: {remark}.")
     return report
 
 
-def _report_if_written(state_path: str, fingerprint: str, path: str) -> dict[str, Any] | None:
+def _report_if_written(folder: str, fingerprint: str, path: str) -> dict[str, Any] | None:
     """Return the report of the last time, if the seeds and their file are as they were then."""
-    state = unsealed(read_object(state_path))
-    if not state:  # there is none, or somebody has edited it
+    state = fact(folder, "seeds")
+    if not state:
         return None
     are_same_seeds = state["fingerprint"] == fingerprint
     if not are_same_seeds or state["written"] != state_of(path):
@@ -236,5 +235,5 @@ def seed_file(
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")
-    write_seeds(seeds, path, os.path.join(folder, ".ckpt", "seeds.json"))
+    write_seeds(seeds, path, os.path.join(folder, ".ckpt"))
     return path

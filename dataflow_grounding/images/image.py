@@ -274,7 +274,7 @@ kept_files = _KeptFiles()  # so that they are fetched once
 
 
 class Encoded:
-    """A picture as sent, in base64."""
+    """The bytes of a picture as sent."""
 
     __slots__ = ("__weakref__", "data")
 
@@ -461,26 +461,23 @@ class Image:
         at_hand = kept_encoded.get(self.sent_digest)
         most = self.limits.most_base64
         # under a limit, the same size may have been sent in a better quality before it was told
-        if at_hand is None or (most is not None and len(at_hand.data) > most):
+        if at_hand is None or (most is not None and base64_length(len(at_hand.data)) > most):
             return None
         self.kept[self.sent_digest] = at_hand  # another record that has kept it may end
         return at_hand.data
 
     def encoded(self) -> bytes:
-        """Return the picture as sent, in base64; it is kept for the record's next steps.
+        """Return the picture as sent, in base64; its bytes are kept for the record's next steps.
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
         data = self._at_hand()
         if data is None:
-            file_bytes = self.file_bytes()
-            if self.as_is:
-                data = in_base64(file_bytes)
-            else:
-                sent = self.as_sent(file_bytes)
-                data = in_base64(encoded(sent, self.fitted_limits.max_bytes))
+            data = self.file_bytes()
+            if not self.as_is:
+                data = encoded(self.as_sent(data), self.fitted_limits.max_bytes)
             keep_encoded(self.kept, self.sent_digest, data)
-        return data
+        return in_base64(data)
 
     def data_url(self) -> bytes:
         """Return the picture as sent, as a `data:` URL. Raises what `encoded` does."""
@@ -503,7 +500,7 @@ class Image:
     def keep_as_is(self, data: bytes) -> None:
         """Keep the file's bytes to be sent, if the picture is sent as it is."""
         if self.as_is:
-            keep_encoded(self.kept, self.sent_digest, in_base64(data))
+            keep_encoded(self.kept, self.sent_digest, data)
 
     @cached_property
     def fitted_limits(self) -> ImageLimits:
@@ -536,7 +533,7 @@ class Image:
         """How many characters it has in base64 as sent: at most, where that isn't known."""
         at_hand = self._at_hand()
         if at_hand is not None:
-            return len(at_hand)
+            return base64_length(len(at_hand))
         if self.as_is:
             return base64_length(self.facts.file_bytes)
         return base64_length(math.prod(self.sent_size) * _MOST_PER_PIXEL)
@@ -793,7 +790,7 @@ def read_facts(
 ) -> ImageFacts:
     """Return an image file's facts.
 
-    If the file is sent as it is to a serving with the limits `keep_for`, `kept` gets its base64: so
+    If the file is sent as it is to a serving with the limits `keep_for`, `kept` gets its bytes: so
     it needn't be read again. A file of a store is put into `kept_files`, too.
 
     Raises ImageMissing, ImageBroken, MachineBusy.

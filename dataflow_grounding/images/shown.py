@@ -18,7 +18,6 @@ from dataflow_grounding.images.image import (
     Image,
     ImageLimits,
     filling,
-    in_base64,
     keep_encoded,
     scale_into,
 )
@@ -88,7 +87,7 @@ class ImageCrop(Image):
         """Keep the part as it is sent, cut out of the decoded image."""
         part = self._fitted(whole.crop(self.region))
         jpeg = encoded(part, self.fitted_limits.max_bytes)
-        keep_encoded(self.kept, self.sent_digest, in_base64(jpeg))
+        keep_encoded(self.kept, self.sent_digest, jpeg)
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":
@@ -202,7 +201,7 @@ class MarkedImage(Image):
         is_too_large = has_limit and len(jpeg) > self.fitted_limits.max_bytes
         if not is_too_large and self.sent_size == self.size:
             # there it is let go together with what else is kept of the unmarked image
-            keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
+            keep_encoded(unmarked.kept, self.sent_digest, jpeg)
 
     def as_sent(self, data: bytes) -> "PillowImage":
         scale_x = self.sent_size[0] / self.shown_size[0]

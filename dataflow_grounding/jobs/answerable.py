@@ -17,8 +17,8 @@ from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
@@ -109,7 +109,7 @@ async def _call_each(
 def _ask_of(step: Step, asking: Asking) -> StepAsk:
     return StepAsk(
         asking,
-        KeyedLog(path=""),  # which stores nothing
+        ReplyLog(path=""),  # which stores nothing
         step.label,
         priority=(0,),  # the same for all: no request waits here
         wording=step.operator.wording,

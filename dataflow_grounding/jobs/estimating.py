@@ -27,7 +27,6 @@ from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
 from dataflow_grounding.engine.keyed_log import (
     CHECK,
-    KeyedLog,
     other_stores,
     read_lines,
     store_path,
@@ -35,6 +34,7 @@ from dataflow_grounding.engine.keyed_log import (
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import Image
@@ -232,7 +232,7 @@ def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
         stores_here = other_stores(folder)
         stores_in_bucket = other_stores(os.path.join(copy_of_results, CKPT))
         others = {*stores_here, *stores_in_bucket}  # the same ones twice if there is no bucket
-        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as replies:
+        with closing(ReplyLog(store_path(folder), read_only=True, others=others)) as replies:
             for log in (replies, *replies.others):
                 yield from read_lines(log.path, 0, log.end)
 

@@ -231,8 +231,9 @@ class _SeedInput(_LaterInput):
 
     def prepare(self) -> None:
         storage = self.steps[0].storage
-        state = os.path.join(storage.checkpoint_folder, "seeds.json")
-        self.report = seed_records.write_seeds(self._seeds, storage.input_path, state)
+        self.report = seed_records.write_seeds(
+            self._seeds, storage.input_path, storage.checkpoint_folder
+        )
 
     def rows(self) -> Iterator[Row]:
         """Return the first step's rows, numbered from 1."""

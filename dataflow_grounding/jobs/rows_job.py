@@ -4,7 +4,6 @@ The source, an `Input`, is `plain` if it is a data file that can be read as it i
 rows are pictures and nothing else. A role is what a step reads a column as, such as `caption`.
 """
 
-import json
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +19,10 @@ from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
-from dataflow_grounding.data.records import as_json, read_object
 from dataflow_grounding.data.results_folder import CKPT, PICTURES
-from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
+from dataflow_grounding.data.rows import Row, RowWriter, as_line
 from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.engine.keyed_log import sealed, unsealed
+from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN, in_pilot
 from dataflow_grounding.jobs.downloads import Downloads
@@ -287,20 +285,20 @@ class RowsInput(JobInput):
             )
 
     def _make_rows(self, sources: dict[str, str]) -> None:
-        """Write the rows, unless those of an earlier run still hold, as `input.json` tells."""
+        """Write the rows, unless those of an earlier run still hold, as a fact of it tells."""
         path = self._made_path
         assert path is not None
-        state_path = os.path.join(os.path.dirname(path), "input.json")
+        folder = os.path.dirname(path)
         made_of = self._what_rows_are_made_of(sources)
-        state_before = unsealed(read_object(state_path)) or {}  # {} also if it is damaged
+        state_before = fact(folder, "input") or {}
         if self._do_rows_still_hold(path, state_before, made_of):
             return
         broken_count = _write(path, self._rows_of_our_own(sources))
         may_lack_a_picture = self._data.fetches and broken_count > 0
         if may_lack_a_picture:
-            return  # without `input.json`, the next run makes the rows again, and fetches it
+            return  # without the fact, the next run makes the rows again, and fetches it
         state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
-        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
+        keep_fact(folder, "input", state)
 
     def _rows_of_our_own(self, sources: dict[str, str]) -> Iterator[Row]:
         fetch = None

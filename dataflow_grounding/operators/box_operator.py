@@ -66,6 +66,9 @@ class BoxWatching(Operator):
         """Return what `run.json` says of the watch: `check_every`, and what is wrong with boxes."""
         return self.watch.facts()
 
+    async def last_check(self, ask: Ask) -> None:
+        await self.watch.last_check(ask)
+
     async def conclude(self, ask: Ask) -> None:
         """End the watch. Raises RunStopped where the boxes can't be trusted."""
         await self.watch.conclude(ask)

@@ -21,8 +21,9 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.annotating import StepAsk, annotated
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
-from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
+from dataflow_grounding.engine.keyed_log import other_stores, store_path
 from dataflow_grounding.engine.options import OwnPictures, RunStart, budget_of
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
@@ -59,7 +60,7 @@ class Engine:
         self._lock_of_settling = asyncio.Lock()
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
-        self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+        self._store = ReplyLog(store_path(self._folder), others=other_stores(self._folder))
         # A picture that came in a request is a file in here while it is asked about, because users'
         # operators may open it. Its name is one of `_numbers`.
         self._spool = os.path.join(self._folder, "pictures")
@@ -104,8 +105,8 @@ class Engine:
         """`no answer in 60 s (429: too many requests)`: what the endpoints said last may be why."""
         text = f"no answer in {self._timeout:g} s"
         for asking in self._askings.values():
-            if asking.last_fault is not None:
-                text += f" ({str(asking.last_fault).rstrip('.')})"
+            if asking.traffic.last_fault is not None:
+                text += f" ({str(asking.traffic.last_fault).rstrip('.')})"
         return text
 
     async def _ground(

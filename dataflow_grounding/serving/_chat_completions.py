@@ -264,6 +264,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     if not text.strip() and finish_reason == "stop":
         # A server that reads a reasoning model in the wrong way takes its answer for a thought.
         text = _text(message.get("reasoning_content") or message.get("reasoning"))
+    created = data.get("created")
     refusal = message.get("refusal")
     if not refusal and is_one_of(finish_reason, BLOCKED):
         refusal = f"content filter ({finish_reason})"
@@ -275,6 +276,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
         hold=hold,
         tier=tier_named(data.get("service_tier")),
         id=name_in_reply(data.get("id")),
+        created=created if isinstance(created, int) else 0,
         model=name_in_reply(data.get("model")),
     )
 

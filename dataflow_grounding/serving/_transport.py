@@ -4,7 +4,6 @@ What carries it is aiohttp, or OpenAI's client.
 """
 
 import asyncio
-import errno
 import json
 import os
 import re
@@ -18,21 +17,18 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from dataflow_grounding._util.errors import (
-    SHORT,
     EndpointRefused,
-    EndpointUnreachable,
-    RateLimited,
     ServerFault,
     SpecError,
 )
-from dataflow_grounding._util.secrets import excerpt, learn_address
+from dataflow_grounding._util.secrets import learn_address
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving.http_errors import with_causes
+from dataflow_grounding.serving import client_errors
+from dataflow_grounding.serving.client_errors import fault_of
 
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20  # of an answer
-CONNECT_SECONDS = 20.0  # until a connection has to be there
 HttpAnswer: TypeAlias = tuple[int, Mapping[str, str], bytes]
 """The status, headers and body of an answer."""
 NO_HEADERS: Mapping[str, str] = {}
@@ -136,7 +132,7 @@ class HttpTransport:
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(
-                total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
+                total=timeout, sock_connect=min(timeout, client_errors.CONNECT_SECONDS)
             ),
         )
         address = urlsplit(url)
@@ -178,7 +174,7 @@ class HttpTransport:
                         raise ServerFault(f"{self.url} answered more than {max_bytes >> 20} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
+            raise fault_of(error, self.url, self.timeout, "vlm.openai") from None
 
     async def aclose(self) -> None:
         await self.session.close()
@@ -225,11 +221,11 @@ class ClientTransport:
         except openai.APIStatusError as error:
             response = error.response
         except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
-            raise fault_of(error.__cause__ or error, self.url, "vlm.openai", self.timeout) from None
+            raise fault_of(error.__cause__ or error, self.url, self.timeout, "vlm.openai") from None
         # A RuntimeError comes from a connection of another event loop, in which the user has sent
         # with this client. Each such connection fails once, so another try gets further.
         except (asyncio.TimeoutError, RuntimeError) as error:
-            raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
+            raise fault_of(error, self.url, self.timeout, "vlm.openai") from None
         return response.status_code, response.headers, response.content
 
     def _create(self, body: bytes, headers: Mapping[str, str]) -> Awaitable[Any]:
@@ -245,7 +241,9 @@ class ClientTransport:
             messages=messages,
             extra_body=settings,
             extra_headers={**self.headers, **headers},
-            timeout=openai.Timeout(self.timeout, connect=min(self.timeout, CONNECT_SECONDS)),
+            timeout=openai.Timeout(
+                self.timeout, connect=min(self.timeout, client_errors.CONNECT_SECONDS)
+            ),
         )
         return sent
 
@@ -272,45 +270,3 @@ def _post_without_redirects(
 
 
 Transport: TypeAlias = HttpTransport | ClientTransport
-
-
-def fault_of(
-    error: BaseException, where: str, block: str, timeout: float
-) -> EndpointRefused | ServerFault:
-    """Return what an HTTP client's error means. `block` is the spec's, with the address."""
-    # by name, because neither aiohttp nor httpx has to be installed
-    class_names = {base.__name__ for base in type(error).__mro__}
-    if "InvalidURL" in class_names:
-        return EndpointRefused(f"{where} is not an address: check {block}.base_url")
-    # These are kinds of TimeoutError and TimeoutException, so they are looked for first.
-    if class_names & {"ConnectionTimeoutError", "ConnectTimeout"}:
-        return EndpointUnreachable(
-            f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s"
-        )
-    if class_names & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
-        return ServerFault(f"{where} did not answer within {timeout:g} s")
-    if class_names & {"ClientConnectorError", "ConnectError"}:
-        return _no_connection(error, where)
-    reason = excerpt(str(error), 200) or type(error).__name__
-    return ServerFault(f"{where}: the answer broke off: {reason}")
-
-
-def _no_connection(error: BaseException, where: str) -> ServerFault:
-    """A cause of the error says more: one of `ssl`, or one of the system with an `errno`."""
-    causes = list(with_causes(error))
-    ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
-    why_not_trusted = getattr(ssl_error, "verify_message", None)
-    if why_not_trusted:
-        return EndpointUnreachable(
-            f"this machine does not trust the certificate of {where}:"
-            f" {excerpt(why_not_trusted, 200)} (an authority of your own: name its file in"
-            " SSL_CERT_FILE)"
-        )
-    system_error = next((cause for cause in causes if getattr(cause, "errno", None)), None)
-    error_number = getattr(system_error, "errno", None)
-    reason = excerpt(getattr(system_error, "strerror", None) or str(error), 200)
-    if error_number in SHORT:  # too many open files, no memory: the engine waits
-        return RateLimited(f"this machine has no room for another connection: {reason}")
-    if error_number == errno.ECONNREFUSED:
-        reason = "Connection refused"  # libraries have longer words for it
-    return EndpointUnreachable(f"no connection to {where}: {reason}")

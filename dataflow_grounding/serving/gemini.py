@@ -24,7 +24,8 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_cache
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
-from dataflow_grounding.serving._transport import PerLoop, checked_address, fault_of
+from dataflow_grounding.serving._transport import PerLoop, checked_address
+from dataflow_grounding.serving.client_errors import fault_of
 from dataflow_grounding.serving.finish_reasons import BLOCKED, is_one_of
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.serving.serving import (
@@ -129,10 +130,6 @@ class GeminiServing(Serving):
         refuse_key_from_another_place(self._url, self._api_key, headers={})
         self._client = PerLoop[Any](self._open)
 
-    @property
-    def longest_answer(self) -> float:
-        return self.timeout if self.service_tier else 0.0
-
     def obstacles(self) -> list[str]:
         """Return what prevents it from sending: Google's client or the key is missing."""
         obstacles = []
@@ -204,7 +201,7 @@ class GeminiServing(Serving):
             raise self._error_of(error) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
-            raise fault_of(error, self._where, "vlm.gemini", self.timeout) from None
+            raise fault_of(error, self._where, self.timeout, "vlm.gemini") from None
         except Exception as error:
             reason = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -92,10 +92,8 @@ _NOT_BYTES = re.compile(
     r"|(?:number of|many|\d) (?:images?|pictures?)|(?:image|picture)s? count",
     re.IGNORECASE,
 )
-_BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
-_PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
-_LOST = (502, 504, 522, 524)  # a gateway got no reply, or not in time
 DAY = 86_400.0  # seconds
+# "Rate limit exceeded: free-models-per-day" (Aider-AI/aider#3550)
 _PER_DAY = re.compile(r"\bper[- ]day\b", re.IGNORECASE)
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
@@ -103,6 +101,64 @@ LONGEST_MESSAGE = 1000  # characters of what an endpoint says that are shown
 LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
 MOST_CAUSES = 32  # that are looked at under an error
 LONGEST = 1e8  # seconds that are waited at the most: a server may ask for infinity
+
+
+class _Row(NamedTuple):
+    """What an answer of these statuses means whose words fit."""
+
+    statuses: Container[int]
+    fits: Callable[[str], object]
+    meaning: str
+
+
+def _any(words: str) -> bool:
+    return True
+
+
+def _says_too_large(words: str) -> bool:
+    says_so = _OF_BYTES.search(words) and _TOO_LARGE.search(words)
+    return says_so is not None and not _NOT_BYTES.search(words)
+
+
+def takes_no_images(refusal: str) -> bool:
+    """Return whether a refusal says so, by the words of the servers in docs/endpoints.md."""
+    lowered = refusal.lower()
+    return any(words in lowered for words in _NO_IMAGES)
+
+
+# The first row that fits decides: words go before what the status alone would mean.
+_TABLE = [
+    _Row({402}, _any, "no credit"),
+    _Row(range(400, 500), _NO_CREDIT.search, "no credit"),
+    # 413 says so without words. But Groq sends it with words about tokens a minute.
+    _Row({413}, lambda words: not _NOT_BYTES.search(words), "too large"),
+    _Row({400, 404, 422}, _says_too_large, "too large"),
+    _Row({401}, _any, "the key"),
+    # A 403 may be about what this one request asks for or shows; a 400 or 422 may mean anything.
+    _Row({403}, _any, "perhaps the key"),
+    _Row({400, 422}, _KEY.search, "perhaps the key"),
+    _Row({404, 405}, _any, "perhaps the address"),
+    _Row({400, 422}, _MODEL.search, "perhaps the address"),
+    _Row({407}, _any, "perhaps the proxy"),
+    _Row({429}, _any, "limited"),
+    _Row({503, 529}, _any, "busy"),
+    _Row(range(500, 600), takes_no_images, "no images"),  # llama.cpp says so with 500
+    # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time limit
+    # (408), a conflict, or a gateway's status for no reply, it may be: the model may have answered.
+    _Row({408, 409, 425, 502, 504, 522, 524}, _any, "a fault that may be billed"),
+    _Row(range(500, 600), _any, "a fault"),
+    _Row(range(400, 500), _any, "refused"),
+    # Only a 200 is a reply: any other status below 400 has none.
+    _Row(range(1000), _any, "no reply"),
+]
+_ADVICE = {
+    "the key": "Check the API key",
+    "perhaps the key": "Check the API key",
+    "perhaps the address": "Check the address and the model's name",
+    "perhaps the proxy": "Check the proxy's name and password",
+    "no images": "The model takes no images: name one that does",
+}
+"""What to do where all requests fail."""
 
 
 def error_of(
@@ -114,7 +170,7 @@ def error_of(
     said: str = "",  # after the status, such as "inside a 200"
     address: str = "",  # the message asks whether `/v1` is missing from it
 ) -> errors.GroundingError:
-    """Return what an answer means: its words go before what the status alone would mean.
+    """Return what an answer means, by _TABLE.
 
     - EndpointRefused where all requests fail like this one, NoCredit for want of money
     - RateLimited or ServerOverloaded, with the wait that is asked for, from a busy endpoint
@@ -122,87 +178,63 @@ def error_of(
     - PictureTooLarge for too many bytes, else RequestRefused
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
-    their_words = excerpt(_message(error, details), LONGEST_MESSAGE)  # what the answer says
-    our_message = f"{where} answered {status}"  # of the error that is returned, or its beginning
+    words = excerpt(_message(error, details), LONGEST_MESSAGE)  # what the answer says
+    message = f"{where} answered {status}"  # of the error that is returned, or its beginning
     if said:
-        our_message += f" {said}"
-    if their_words:
-        our_message += f": {their_words}"
-    return (
-        _error_by_words(status, our_message, their_words, _codes_of(error))
-        or _error_of_all(status, our_message, their_words, address)
-        or _error_by_status(status, our_message, their_words, headers, details)
-    )
-
-
-def _error_by_words(
-    status: int, our_message: str, their_words: str, codes: str
-) -> errors.NoCredit | errors.PictureTooLarge | None:
-    words_and_codes = f"{their_words} {codes}"
-    is_client_error = 400 <= status < 500
-    if status == 402 or (is_client_error and _NO_CREDIT.search(words_and_codes)):
-        smaller_requests_may_do = _FEWER_TOKENS.search(their_words) is not None
-        our_message = our_message.rstrip(".")
+        message += f" {said}"
+    if words:
+        message += f": {words}"
+    meaning = _meaning_of(status, f"{words} {_codes_of(error)}")
+    wait = retry_after(headers)
+    if meaning in ("limited", "busy") or (status >= 500 and wait is not None):
+        # a server that states a wait is busy, not broken
+        return _busy(meaning, message, _seconds_to_wait(headers, details), words, details)
+    sentence = message.rstrip(".")
+    if meaning == "no credit":
         return errors.NoCredit(
-            f"{our_message}. Top up the account, and run again to go on.",
-            certain=not smaller_requests_may_do,
+            f"{sentence}. Top up the account, and run again to go on.",
+            certain=_FEWER_TOKENS.search(words) is None,  # else smaller requests may do
         )
-    if _is_too_large(status, words_and_codes):
-        return errors.PictureTooLarge(our_message)
-    return None
-
-
-def _error_of_all(
-    status: int, our_message: str, their_words: str, address: str
-) -> errors.EndpointRefused | None:
-    """The error where all requests fail like this one; None where others may succeed."""
-    advice = _advice_for_all(status, their_words)
-    if advice is None:
-        return None
-    question = ""
-    if status == 404 and _NO_SUCH_PATH.fullmatch(their_words):
-        question = _question_about(address)
-    our_message = our_message.rstrip(".")
-    return errors.EndpointRefused(
-        f"{our_message}. {question}{advice.text}.", certain=advice.certain
-    )
-
-
-def _error_by_status(
-    status: int,
-    our_message: str,
-    their_words: str,
-    headers: Mapping[str, str],
-    details: Sequence[Mapping[str, Any]],
-) -> errors.GroundingError:
-    if status in _BUSY:
-        busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
-        return busy(our_message, _seconds_to_wait(headers, details, their_words))
-    if status >= 500 or status in _PASSING:
-        return _error_of_fault(status, our_message, their_words, retry_after(headers))
-    if status >= 400:
-        return errors.RequestRefused(our_message)
-    # Only a 200 is a reply: any other status below 400 has none.
-    return errors.Redirected(
-        f"{our_message} (redirected or no answer to a request: check the address)"
-    )
-
-
-def _error_of_fault(
-    status: int, our_message: str, their_words: str, wait: float | None
-) -> errors.ServerFault | errors.EndpointRefused:
-    """The server is at fault, not the request: this mostly passes."""
-    if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
-        return errors.ServerOverloaded(our_message, wait)
-    if status >= 500 and takes_no_images(their_words):  # llama.cpp says so with 500
+    if meaning in _ADVICE:
+        question = ""
+        if status == 404 and _NO_SUCH_PATH.fullmatch(words):
+            question = _question_about(address)
+        is_certain = meaning in ("the key", "no images")
         return errors.EndpointRefused(
-            f"{our_message}. The model takes no images: name one that does"
+            f"{sentence}. {question}{_ADVICE[meaning]}.", certain=is_certain
         )
-    fault = errors.ServerFault(our_message)
-    # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time limit
-    # or a gateway's status it may be: the model may have answered it.
-    fault.may_be_billed = status < 500 or status in _LOST
+    if meaning == "too large":
+        return errors.PictureTooLarge(message)
+    if meaning == "refused":
+        return errors.RequestRefused(message)
+    if meaning == "no reply":
+        return errors.Redirected(
+            f"{message} (redirected or no answer to a request: check the address)"
+        )
+    fault = errors.ServerFault(message)
+    fault.may_be_billed = meaning == "a fault that may be billed"
     return fault
+
+
+def _meaning_of(status: int, words: str) -> str:
+    for row in _TABLE:
+        if status in row.statuses and row.fits(words):
+            return row.meaning
+    return "a fault"
+
+
+def _busy(
+    meaning: str,
+    message: str,
+    wait: float | None,
+    words: str,
+    details: Sequence[Mapping[str, Any]],
+) -> errors.ServerOverloaded:
+    kind = errors.RateLimited if meaning == "limited" else errors.ServerOverloaded
+    busy = kind(message, wait)
+    if _is_of_a_day(details) or (wait is None and _PER_DAY.search(words)):
+        busy.is_quota, busy.retry_after = True, DAY
+    return busy
 
 
 def error_of_success(
@@ -229,28 +261,6 @@ def error_of_success(
     return meant
 
 
-class _Advice(NamedTuple):
-    """What to do where all requests fail."""
-
-    text: str
-    certain: bool  # if not, a run that has had answers stops only after some such in a row
-
-
-def _advice_for_all(status: int, message: str) -> _Advice | None:
-    """None where other requests may succeed. A 400 or 422 may mean anything: words decide."""
-    is_bad_request = status in (400, 422)
-    is_about_key = is_bad_request and _KEY.search(message)
-    is_about_model = is_bad_request and _MODEL.search(message)
-    if status in (401, 403) or is_about_key:
-        # A 403 may be about what this one request asks for or shows.
-        return _Advice("Check the API key", certain=status == 401)
-    if status in (404, 405) or is_about_model:
-        return _Advice("Check the address and the model's name", certain=False)
-    if status == 407:
-        return _Advice("Check the proxy's name and password", certain=False)
-    return None
-
-
 def _question_about(address: str) -> str:
     """http://host → `Is it http://host/v1? `; nothing for one with a version or a query."""
     parts = urlsplit(address)  # Azure's addresses have a query, and no /v1
@@ -269,14 +279,6 @@ def _codes_of(error: Any) -> str:
     return f"{error.get('code')} {error.get('type')}"
 
 
-def _is_too_large(status: int, message: str) -> bool:
-    """413 says so without words. But Groq sends it with words about tokens a minute."""
-    if status not in (400, 404, 413, 422) or _NOT_BYTES.search(message):
-        return False
-    says_so = _OF_BYTES.search(message) and _TOO_LARGE.search(message)
-    return status == 413 or says_so is not None
-
-
 def with_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield the error and its causes, MOST_CAUSES at most: a user's may name each other."""
     cause: BaseException | None = error
@@ -287,25 +289,19 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def takes_no_images(refusal: str) -> bool:
-    """Return whether a refusal says so, by the words of the servers in docs/endpoints.md."""
-    lowered = refusal.lower()
-    return any(words in lowered for words in _NO_IMAGES)
-
-
 def is_about_content(refusal: str) -> bool:
     """Return whether a refusal is a content filter's: the endpoint itself works then."""
     return _CONTENT.search(refusal) is not None
 
 
+def _is_of_a_day(details: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether Google says of which quota: {"violations": [{"quotaId": "…RequestsPerDay…"}]}."""
+    return any("PerDay" in str(detail.get("violations")) for detail in details)
+
+
 def _seconds_to_wait(
-    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]], their_words: str
+    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Where a day's quota is used up, a shorter wait that the answer asks for doesn't help."""
-    for detail in details:
-        # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}
-        if "PerDay" in str(detail.get("violations")):
-            return DAY
     wait = retry_after(headers)
     if wait is not None:
         return wait
@@ -313,8 +309,7 @@ def _seconds_to_wait(
         # {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
         if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
             return _seconds_of(str(detail.get("retryDelay", "")))
-    # "Rate limit exceeded: free-models-per-day" (Aider-AI/aider#3550)
-    return DAY if _PER_DAY.search(their_words) else None
+    return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

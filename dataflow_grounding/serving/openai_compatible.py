@@ -199,10 +199,6 @@ class OpenAIServing(Serving):
         """Whether it has something to prove itself with."""
         return self._api_key is not None
 
-    @property
-    def longest_answer(self) -> float:
-        return self.timeout if self.service_tier else 0.0
-
     def _address(self, path: str) -> str:
         """`https://host/v1?api-version=1` with `models`: `https://host/v1/models?api-version=1`."""
         address, mark, query = self._url.partition("?")

@@ -78,12 +78,9 @@ class RecordedServing(Serving):
         self.box_formats = serving.box_formats
         self.is_vlm = serving.is_vlm
         self.max_workers = serving.max_workers
+        self.timeout = serving.timeout
         self.image_limits = serving.image_limits
         self.service_tier = serving.service_tier
-
-    @property
-    def longest_answer(self) -> float:
-        return self._serving.longest_answer if self._serving is not None else 0.0
 
     def identity(self) -> dict[str, Any]:
         return self._identity

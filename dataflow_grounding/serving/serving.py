@@ -101,6 +101,7 @@ class Reply:
         hold: Seconds for which the endpoint, by its rate-limit headers, takes no more requests.
         tier: The name of the service tier that served it; "" where the endpoint names none.
         id: The endpoint's own name for it, which tells it from others; "" without one.
+        created: When the endpoint has made it, in seconds since 1970; 0 where it doesn't say.
         model: The name of the model that the endpoint says has answered; "" where it doesn't say.
         by_fallback: Whether a gateway says that another model has answered than the one asked for.
         kept: Whether a gateway has answered from its cache.
@@ -115,6 +116,7 @@ class Reply:
     hold: float = 0.0
     tier: str = ""
     id: str = ""
+    created: int = 0
     model: str = ""
     by_fallback: bool = False
     kept: bool = False
@@ -182,11 +184,6 @@ class Serving(ABC):
     """
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
-
-    @property
-    def longest_answer(self) -> float:
-        """Seconds that an answer may well take: no answer for so long is no sign of an outage."""
-        return 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process: references to variables in place of keys.

@@ -63,6 +63,7 @@ class SeveralEndpoints(Serving):
         self.needs_labels = first.needs_labels
         self.takes_turns = all(serving.takes_turns for serving in servings)
         self.service_tier = first.service_tier
+        self.timeout = max(serving.timeout for serving in servings)
         self.is_vlm = first.is_vlm
         self.takes_probes = first.takes_probes
         self.exact_boxes = first.exact_boxes
@@ -73,10 +74,6 @@ class SeveralEndpoints(Serving):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
             )
-
-    @property
-    def longest_answer(self) -> float:
-        return max(serving.longest_answer for serving in self._by_address.values())
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -213,7 +213,7 @@ class WorkflowBlock(Block):
     budget_usd: float | None = Field(None, ge=0)
     max_requests: int | None = Field(None, ge=0)
     max_attempts: int = Field(3, ge=1, le=100)
-    max_wait: float = Field(600, ge=1, le=1e7)
+    max_wait: float | None = Field(None, ge=1, le=1e7)
     guidance: str = ""
 
     def own(self) -> dict[str, Any]:

@@ -102,6 +102,12 @@ class Sending:
     # asked for, in this run
     other_model: Callable[[str], None] = lambda name: None
 
+    def replace(self, **fields: object) -> "Sending":
+        """Return a copy with other values of some fields, in a tenth of `dataclasses.replace`."""
+        sending = object.__new__(Sending)
+        sending.__dict__.update(self.__dict__, **fields)
+        return sending
+
 
 @dataclass(frozen=True)
 class Request(Generic[T]):

@@ -1,6 +1,7 @@
 """The two protocols of the loopback server: OpenAI chat completions and Gemini generateContent."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ class OpenAI:
         return {
             "id": f"chatcmpl-{index}",
             "object": "chat.completion",
-            "created": 1_700_000_000,
+            "created": int(time.time()),
             "model": model,
             "choices": [
                 {

@@ -88,6 +88,9 @@ class BoxWatch:
         """
         return await ask(request)
 
+    async def last_check(self, ask: Ask) -> None:
+        """Send a check with a run's last requests, if one is due. Raises SuspectBoxes."""
+
     async def conclude(self, ask: Ask) -> None:
         """Settle what is left after a run's last record. Raises SuspectBoxes."""
 

@@ -31,8 +31,9 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
+from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.options import OwnPictures, RunStart
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.serving import Serving
@@ -90,7 +91,7 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     except NoFit:
         if start.replies is None:
             raise
-        with closing(KeyedLog(start.replies, read_only=True)) as store:
+        with closing(ReplyLog(start.replies, read_only=True)) as store:
             was_asked_here = store.get(_asked_key_of(serving)) is not None
         if was_asked_here:
             raise
@@ -246,7 +247,7 @@ class _Asker:
         # unless all pictures are of one size: their frame has that size, and changes nothing.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
-        self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
+        self._store = ReplyLog(start.replies or "")  # without a path, nothing is stored
         # In file names: several pictures of one size may be drawn at once.
         self._number = itertools.count()
         # how often each question was asked, by the picture's digest and the question's text

@@ -1,13 +1,13 @@
 """What no check has vouched for yet: `OpenReplies`.
 
-A step's store keeps what checks have said of its replies (`engine/vouching.py`), so that a later
-run knows which of them it may use.
+The log of replies keeps what checks have said of them (`engine/reply_log.py`), so that a later run
+knows which of them it may use.
 """
 
 from typing import NamedTuple
 
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN, Ask
-from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.engine.reply_log import Marks
 from dataflow_grounding.trust.known import Known
 
 MOST_RECORDS = 5000  # that are remembered, so that memory is bounded without any check
@@ -16,7 +16,7 @@ MOST_RECORDS = 5000  # that are remembered, so that memory is bounded without an
 class CheckStart(NamedTuple):
     """What there is when a check is sent: if it goes well, it vouches for all of this."""
 
-    offset: int  # of the store's end
+    replies: int  # of the group in the log
     answers: int  # how many there were
     records: list[Ask]
 
@@ -28,20 +28,20 @@ class OpenReplies:
         self._known = known
         self._open_records: dict[Ask, None] = {}  # records for which this run has sent, by age
         self._empty_records: dict[Ask, None] = {}  # records with a reply without any box, by age
-        self._vouching: Vouching | None = None  # from the first record on
-        self._says_of_check = False  # whether the store says what a check of this run showed
+        self._marks: Marks | None = None  # from the first record on
+        self._has_gone_well = False  # whether a check of this run has
 
     @property
     def has_begun(self) -> bool:
-        return self._vouching is not None
+        return self._marks is not None
 
     @property
-    def vouching(self) -> Vouching:
-        assert self._vouching is not None
-        return self._vouching
+    def marks(self) -> Marks:
+        assert self._marks is not None
+        return self._marks
 
-    def begin(self, vouching: Vouching) -> None:
-        self._vouching = vouching
+    def begin(self, marks: Marks) -> None:
+        self._marks = marks
 
     @property
     def are_unseen(self) -> bool:
@@ -65,21 +65,16 @@ class OpenReplies:
             del self._empty_records[oldest]
 
     def check_start(self) -> CheckStart:
-        return CheckStart(self.vouching.here(), self._known.answers, list(self._open_records))
+        return CheckStart(self.marks.here(), self._known.answers, list(self._open_records))
 
     def vouch(self, start: CheckStart) -> None:
         """Note a check that went well: it vouches for what there was at its start."""
-        self._says_of_check = True
+        self._has_gone_well = True
         self._known.vouched = start.answers
-        self.vouching.good(start.offset)
+        self.marks.good(start.replies)
         for ask in start.records:
             self._open_records.pop(ask, None)
             self._empty_records.pop(ask, None)
-
-    def leave(self) -> None:
-        """Note a check that vouches for nothing, and condemns nothing."""
-        self._says_of_check = True
-        self.vouching.unclear()
 
     def mark(self, message: str) -> None:
         """Mark all open records as suspect. Stored replies are marked as they are read."""
@@ -98,7 +93,7 @@ class OpenReplies:
         if has_unseen:
             for ask in self._empty_records:
                 ask.note(UNSEEN)
-        elif are_trusted and self._says_of_check:
-            self.vouching.finished()
+        elif are_trusted and self._has_gone_well:
+            self.marks.good(self.marks.here())
         self._known.returned = self._known.answers
         return has_unseen

@@ -4,7 +4,8 @@ The loop, in the order of the functions below:
 
 - `ready`: a check is made together with the run's first request, before all others, for each new
   kind of picture, and at a random place in each stretch of requests.
-- `conclude`: a last check at the end.
+- `last_check`: a check with the last requests; `conclude`: what it says of them, and another where
+  many requests came after it.
 - `_check` asks for rectangles in copies of pictures, and in three more after one that misses. A
   check that is answered as asked vouches for all replies before it: a later run may take them.
 - `_suspect`: once a check proves another format, boxes are suspect. It stops the run, or warns, and
@@ -15,7 +16,6 @@ The loop, in the order of the functions below:
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes
@@ -64,14 +64,15 @@ class RunWatch(BoxWatch):
         self._serving = serving
         self._start = start
         self._is_calibrated = calibrated
-        # A check vouches for this format at this model: here, at this endpoint, or anywhere.
-        self._name_here = name_of(serving.identity_there(), asked, form)
-        self._name_anywhere = name_of(serving.identity(), asked, form)
+        # A check vouches for this format at this model. The address isn't part of it: an endpoint
+        # that comes back at another port isn't paid again.
+        self._group = name_of(serving.identity(), asked, form)
 
         if start.folder is not None:
             self.known = Known(asked)
         else:  # in memory, all runs of this process share what they know
-            self.known = known_in_process(serving, self._name_here, asked)
+            name_here = name_of(serving.identity_there(), asked, form)
+            self.known = known_in_process(serving, name_here, asked)
             if not self.known.is_fresh:
                 self.known.restart_counts()
             if self.on_suspect == "warn":
@@ -91,6 +92,7 @@ class RunWatch(BoxWatch):
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
 
+        self._last_outcome: Outcome | None = None  # of the check with the last requests
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
 
@@ -114,22 +116,21 @@ class RunWatch(BoxWatch):
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             # Where suspect boxes only cause a warning, replies that a check has failed are used.
             trusting = self.on_suspect == "warn"
-            vouching = ask.vouching(self._name_here, self._name_anywhere, trusting=trusting)
-            self.open.begin(vouching)
+            marks = ask.marks_of(self._group, trusting=trusting)
+            self.open.begin(marks)
             if self.suspicion is not None:  # an earlier call in this process has warned
-                vouching.bad()
+                marks.bad()
         # The store keeps all replies under the name for which checks vouch.
-        sending = replace(request.sending, reply_group=self._name_here)
+        sending = request.sending.replace(reply_group=self._group)
         if self.suspicion is not None:
             return await ask(request.replace(sending=sending))
         self._last_image = image
-        if self.open.vouching.relied_on:
+        if self.open.marks.relied_on:
             # The store has replies of earlier runs for which no check has vouched. They are read
             # only after this run's first check.
             await self.ready(ask, image)
         question = _Question(self, ask, request, image)
-        sending = replace(
-            sending,
+        sending = sending.replace(
             before_sending=question.before,
             may_send=self._may_send,
             other_model=self._other_model,
@@ -170,6 +171,16 @@ class RunWatch(BoxWatch):
             await self.ready(ask, image)
         await self._check_if(self._is_due, ask, image)
 
+    async def last_check(self, ask: Ask) -> None:
+        """Send a check with the run's last requests, and not alone after their answers."""
+        image = self._last_image
+        if self._is_over or self._stop_message or image is None:
+            return
+        await self.known.turns.take(
+            lambda: self.can_check and self._is_due_at_the_end(),
+            lambda: self._check(ask, image, is_last=True),
+        )
+
     async def conclude(self, ask: Ask) -> None:
         """Conclude as BoxWatch.conclude does, with a last check if one is due.
 
@@ -177,6 +188,9 @@ class RunWatch(BoxWatch):
         """
         if self._is_over:  # once, whichever operator comes first
             return
+        if self._last_outcome is not None and not self._stop_message:
+            # by now all that was sent with this check is answered: it covers that, too
+            self._heed(self._last_outcome, ask, self.open.check_start())
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
         has_unseen = self.open.finish(are_trusted=self.suspicion is None)
@@ -185,7 +199,7 @@ class RunWatch(BoxWatch):
             say(f"Warning: {watch_messages.of_the_blind(blind)}.")
         self._is_over = True
 
-    async def _check(self, ask: Ask, image: Image) -> None:
+    async def _check(self, ask: Ask, image: Image, *, is_last: bool = False) -> None:
         """Ask about this picture or, in the run's first check, about one of each kind."""
         known = self.known
         check_start = self.open.check_start()
@@ -211,7 +225,10 @@ class RunWatch(BoxWatch):
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         # A miss is asked about three more times before it counts.
         outcome = await probing.check(ask, images, addresses)
-        self._heed(outcome, ask, check_start)
+        if is_last and outcome.kind != "misses":
+            self._last_outcome = outcome
+        else:
+            self._heed(outcome, ask, check_start)
 
     def _heed(self, outcome: "Outcome", ask: Ask, check_start: CheckStart) -> None:
         known = self.known
@@ -225,13 +242,11 @@ class RunWatch(BoxWatch):
         if outcome.kind == "fits" and not outcome.blind:
             known.remember_warning(None)  # that of an earlier call is over
             self.open.vouch(check_start)
-        else:
-            self.open.leave()
         outcome.note(ask)
 
     def _suspect(self, message: str) -> None:
         """Stop the run, or warn and mark open records; the next run asks for all that is open."""
-        set_aside = self.open.vouching.bad()
+        set_aside = self.open.marks.bad()
         self.suspicion = message
         what_became = watch_messages.of_what_became(
             self.known, set_aside, in_memory=self._start.folder is None
@@ -348,7 +363,7 @@ class _Question:
             watch.open.add(self._ask)
         answer, notes = self._read(reply)
         # A stored reply is open, too, if no check of an earlier run has vouched for it.
-        is_open = self._was_sent or watch.open.vouching.relied_on
+        is_open = self._was_sent or watch.open.marks.relied_on
         if is_open and not is_suspect and not _boxes_of(answer):
             watch.open.add_empty(self._ask)
         return answer, notes

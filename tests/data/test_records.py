@@ -85,7 +85,7 @@ def grounded(folder: Path, rows: list[dict[str, Any]], **more: Any) -> list[dict
         summary = pipeline.forward(options=RunOptions(progress=False))
         assert summary.failed == 0
         results.append((folder / "cache" / "s_step3.jsonl").read_bytes())
-        (folder / "cache" / ".ckpt" / "finished.json").unlink()
+        (folder / "cache" / ".ckpt" / "facts.json").unlink()
     assert results[0] == results[1]
     return [json.loads(line) for line in results[0].splitlines()]
 

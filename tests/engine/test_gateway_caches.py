@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import OpenAIServing, PhraseGrounder
+from dataflow_grounding.engine.senders import heard_replies
 from dataflow_grounding.serving._gateway_headers import is_from_cache
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.answers import asks_for_rectangles
@@ -75,8 +76,9 @@ def test_samples_through_a_cache_are_as_sure_as_directly() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("says", [KEPT, {}], ids=["by a header", "by the id alone"])
 def test_what_a_cache_repeats_is_no_vote(
-    says: dict[str, str], capsys: pytest.CaptureFixture[str]
+    says: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Unsure(), heeds=False, says=says) as gateway:
         one = grounded(gateway.base_url)
     assert one["status"] == "grounded"
@@ -244,8 +246,9 @@ def boxes_in(workplace: Workplace) -> list[Any]:
 
 @pytest.mark.parametrize("says", [{}, KEPT], ids=["without a mark", "marked"])
 def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
-    workplace: Workplace, says: dict[str, str]
+    workplace: Workplace, says: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, says=says) as gateway:
         done = run_of_many_pictures(workplace, gateway.base_url)
         again = command(["cost", str(workplace.results), "--json"])
@@ -260,8 +263,9 @@ def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
 
 
 def test_a_cache_that_goes_on_with_another_picture_s_reply_fails_its_records(
-    workplace: Workplace,
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, heeds=False, says={}) as gateway:
         done = run_of_many_pictures(workplace, gateway.base_url)
     assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": COUNT - 1}), done

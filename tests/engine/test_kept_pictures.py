@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import os
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def bytes_kept() -> int:
 def room_for(pictures: int, place: Workplace) -> int:
     """The bytes of so many pictures, which are all alike, and of what other tests keep."""
     record = Record({"image_path": str(place.folder / "0.jpg")})
-    of_one = len(open_image(record, "image_path").encoded())
+    of_one = len(base64.b64decode(open_image(record, "image_path").encoded()))
     del record
     return bytes_kept() + pictures * of_one
 

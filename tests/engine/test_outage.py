@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dataflow_grounding.engine import _endpoints, _outage, progress
+from dataflow_grounding.engine import progress
+from dataflow_grounding.engine.senders import outage, silence
 from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
@@ -44,7 +45,8 @@ def is_small(request: ReceivedRequest) -> bool:
 def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 1.0)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", 1.0)
+    monkeypatch.setattr(silence, "SAID_AFTER", 1.0)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.3)
     workplace.many(20)
     rule = on(Fault(503, "upstream down"), where=down(14, 3.0))
@@ -66,7 +68,7 @@ def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long
 def test_nothing_that_is_no_answer_costs_a_try(
     workplace: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
     workplace.many(12)
     rule = on(fault, where=down(14, 2.5))
     with endpoint_of(workplace, faults=rule, latency=0.05) as server:
@@ -78,7 +80,7 @@ def test_nothing_that_is_no_answer_costs_a_try(
 def test_after_an_outage_the_places_are_those_from_before(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
     workplace.many(80)
     rule = on(faults.server_error(503), where=down(60, 3.0))
     with endpoint_of(workplace, faults=rule, latency=0.2) as server:
@@ -111,17 +113,43 @@ def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
 def test_waiting_for_a_slow_answer_is_no_outage(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.2)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.2)
     workplace.many(6)
     with endpoint_of(workplace, latency=1.0) as server:
-        assert workplace.run(**{"workflow.max_wait": 1}).code == 0
+        assert workplace.run().code == 0
         assert questions(server) == 0
+
+
+def test_an_endpoint_that_hangs_ends_the_run_within_a_request_s_timeout(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "SAID_AFTER", 0.5)
+    workplace.many(12)
+    with endpoint_of(workplace, faults=on(faults.slow(300), indexes=range(5, 1000))) as server:
+        done = workplace.run(**{"workflow.max_wait": 2, "vlm.openai.timeout": 300})
+        assert done.code == 3, done
+        assert "workflow.max_wait: 2 is less than the timeout of a request (300 s)" in done.err
+        assert done.err.count("the endpoint is slow, or hangs") == 1
+        assert "requests hang. Nothing was answered for 2 s" in done.err
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 12), again
+
+
+def test_a_wait_that_one_reply_asks_for_stops_no_run_whose_other_requests_are_answered(
+    workplace: Workplace,
+) -> None:
+    workplace.many(20)
+    rule = on(faults.too_many_requests(3600), indexes=[20])
+    with endpoint_of(workplace, faults=rule, latency=0.05):
+        done = workplace.run()
+    assert (done.code, done.summary["done"]) == (0, 20), done
 
 
 def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
     workplace.many(4)
     with endpoint_of(workplace, faults=on(faults.server_error(503), where=down(0, 2.5))):
         assert workplace.run().code == 0
@@ -217,7 +245,7 @@ def test_ten_failed_requests_stop_the_run_and_nothing_is_marked(ten: Workplace) 
 def test_a_minute_of_failed_requests_stops_the_run(
     ten: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_endpoints, "SECONDS_AT_THE_START", 0.3)
+    monkeypatch.setattr(outage, "SECONDS_AT_THE_START", 0.3)
     with endpoint_of(ten, faults=on(DEAD), latency=0.2) as server:
         done = ten.run()
     assert done.code == 4, done
@@ -234,7 +262,7 @@ def test_a_minute_of_failed_requests_stops_the_run(
 def test_a_server_that_is_not_ready_yet_is_waited_for(
     ten: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_endpoints, "SECONDS_AT_THE_START", 0.1)
+    monkeypatch.setattr(outage, "SECONDS_AT_THE_START", 0.1)
     rule = on(fault, indexes=range(6))
     with endpoint_of(ten, faults=rule):
         done = ten.run()

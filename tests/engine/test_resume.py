@@ -9,9 +9,20 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from dataflow_grounding import (
+    CaptionGrounder,
+    FileStorage,
+    OpenAIServing,
+    PhraseGrounder,
+    Pipeline,
+    operator,
+)
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
@@ -48,7 +59,7 @@ def ten(workplace: Workplace, server: LoopbackServer) -> Workplace:
 # --- what asks again, and what costs nothing
 
 Change = Callable[[Workplace], object]
-MARK, DONE_ROWS = ".ckpt/finished.json", ".ckpt/finished_rows.jsonl"
+MARK = ".ckpt/facts.json"
 
 
 def gone(*names: str) -> Change:
@@ -72,7 +83,7 @@ def in_store(changed: Callable[[list[bytes]], list[bytes]]) -> Change:
     def change(place: Workplace) -> None:
         lines = place.replies.read_bytes().splitlines(keepends=True)
         place.replies.write_bytes(b"".join(changed(lines)))
-        gone(MARK, DONE_ROWS)(place)
+        gone(MARK)(place)
 
     return change
 
@@ -105,12 +116,11 @@ def edited_in_place(place: Workplace) -> None:
 NEW_CAPTION = {"caption": caption(55)}
 NEW_ROW = {"image_path": "p0.bmp", "caption": caption(77)}
 NO_LINES = b"not a line of a store\n\n{}\n[]\n"
-# What is changed, how, and how many requests that costs; touched pictures are in
-# test_finished_rows.py.
+# What is changed, how, and how many requests that costs.
 Changes = list[tuple[str, Change, int]]
 OF_FILES: Changes = [
     ("the mark of a finished run is gone", gone(MARK), 0),
-    ("what is known of images is gone", gone(MARK, DONE_ROWS, ".ckpt/images.jsonl"), 0),
+    ("what is known of images is gone", gone(MARK, ".ckpt/images.jsonl"), 0),
     ("the results are gone", gone("**/annotations.jsonl", "failures.jsonl", "run.json"), 0),
     ("all but the replies is gone", Workplace.forget_all_but_replies, 0),
     ("a store of an older version", in_store(lambda lines: [*map(as_once, lines)]), 0),
@@ -461,3 +471,51 @@ def test_unanswered_requests_count_at_their_worst_case(priced: Workplace) -> Non
 def test_a_budget_that_is_none_is_refused(priced: Workplace, budget: str) -> None:
     done = priced.run("--budget-usd", budget)
     assert done.code == 2, done
+
+
+def test_other_limits_of_pictures_are_other_settings(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    path = workplace.folder / workplace.picture(size=(1200, 900))
+    os.utime(path, LONG_AGO)
+    workplace.rows([{"image_path": "a.jpg", "expressions": ["a cup"]}])
+    for largest in (1200, 600):
+        serving = OpenAIServing(
+            server.base_url, "m", box_format="xyxy_px", image_limits=ImageLimits(max_side=largest)
+        )
+        storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+        PhraseGrounder(serving, check_every=None).run(storage.step())
+    assert server.count() == 2
+
+
+def test_a_picture_that_a_step_makes_is_a_part_of_a_finished_run(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.picture("made.jpg")
+    workplace.rows([{"caption": "A red cup."}])
+    os.utime(workplace.folder / "made.jpg", LONG_AGO)
+
+    @operator(reads=["caption"], writes=["made"])
+    def make(record: dict[str, Any]) -> dict[str, Any]:
+        return {"made": "made.jpg"}
+
+    class Made(Pipeline):
+        def __init__(self) -> None:
+            self.storage = FileStorage(str(workplace.input), str(workplace.folder / "cache"))
+            serving = OpenAIServing(server.base_url, "m", box_format="xyxy_px")
+            self.grounder = CaptionGrounder(serving, check_every=None)
+
+        def forward(self) -> None:
+            make.run(self.storage.step())
+            self.grounder.run(self.storage.step(), input_image_key="made")
+
+    def run() -> Summary:
+        pipeline = Made()
+        pipeline.compile()
+        return pipeline.run()
+
+    assert not run().already_complete
+    assert run().already_complete
+    workplace.picture("made.jpg", size=(400, 300))
+    assert not run().already_complete
+    assert server.count() == 2

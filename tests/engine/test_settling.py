@@ -168,7 +168,7 @@ def test_a_caption_without_a_model_says_so(tmp_path: Path, picture: str) -> None
     "wrong",
     [
         {"max_requests": "x"},
-        {"max_wait": None},
+        {"max_wait": "x"},
         {"pilot": True},
         {"stream": 1},
         {"prices": 3},

@@ -4,7 +4,6 @@ nothing is lost.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import CaptionGenerator, OpenAIServing, RecordedServing
-from dataflow_grounding._util.errors import RateLimited, SpecError
-from dataflow_grounding.engine._endpoints import Endpoints
-from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.engine.senders import endpoint
 from dataflow_grounding.serving import SeveralEndpoints
 from dataflow_grounding.testing import (
     CannedAnswers,
@@ -135,49 +133,10 @@ def test_one_that_is_no_use(
     assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 
 
-def two_endpoints() -> Endpoints:
-    """They are in this process alone: nothing listens there."""
-    servings = [OpenAIServing(f"http://127.0.0.1:{port}/v1", "any-model") for port in (6, 7)]
-    return Endpoints(SeveralEndpoints(servings), RunOptions(), 1)
-
-
-def test_two_at_once_find_room_at_two() -> None:
-    async def taken() -> None:
-        endpoints = two_endpoints()
-        for number in range(20):  # each endpoint takes one until it has answered
-            both = [endpoints.acquire((number, part), [], None) for part in range(2)]
-            for place, _ in await asyncio.wait_for(asyncio.gather(*both), 120):
-                endpoints.release(place, 0, refused=False, answered=False)
-
-    asyncio.run(taken())
-
-
-def test_none_waits_only_where_nobody_is_let_in() -> None:
-    async def is_taken() -> bool:
-        endpoints = two_endpoints()
-        one, other = endpoints.all
-        other.share.take()
-        waiting = asyncio.ensure_future(endpoints.acquire((0,), [one], None))
-        await asyncio.sleep(0.1)  # by now it waits at the other, as it failed at this one
-        other.rest(RateLimited("busy", retry_after=60.0))
-        return (await asyncio.wait_for(waiting, 120))[0] is one
-
-    assert asyncio.run(is_taken())
-
-
-def test_one_that_stays_dead_is_passed_over_for_days() -> None:
-    async def is_passed_over() -> bool:
-        dead = two_endpoints().all[0]
-        for _ in range(1100):  # a rest of a minute each
-            dead.rest(RateLimited("busy"))
-        return dead.resting
-
-    assert asyncio.run(is_passed_over())
-
-
 def test_one_that_dies_and_one_that_comes_back(
-    workplace: Workplace, servers: list[LoopbackServer]
+    workplace: Workplace, servers: list[LoopbackServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(endpoint, "OUT_SECONDS", 1.0)
     stays, dies, away = servers
     before: list[int] = []
 

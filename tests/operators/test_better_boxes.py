@@ -376,7 +376,7 @@ def test_the_questions_of_further_steps_are_numbered_as_ever(
     album.settings |= {"workflow.samples": 2, **FURTHER}
     assert album.run().code == 0
     before, sent = album.annotations(), server.count()
-    (album.results / ".ckpt" / "finished.json").unlink()
+    (album.results / ".ckpt" / "facts.json").unlink()
     assert album.run().code == 0
     assert (album.annotations(), server.count()) == (before, sent)
     numbers: dict[str, set[int]] = {}

@@ -353,4 +353,4 @@ def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path: Path) -> None
     seeds = find_seeds(data, Made([], []), boxless=True)
     records.unlink()
     with pytest.raises(InputError, match=f"^no input file {records}$"):
-        write_seeds(seeds, str(tmp_path / "seeds.jsonl"), str(tmp_path / "state.json"))
+        write_seeds(seeds, str(tmp_path / "seeds.jsonl"), str(tmp_path))

@@ -667,7 +667,7 @@ def test_a_half_surrogate_of_a_stranger_s_store_ends_no_run(place: Workplace) ->
     assert place.run().code == 0
     lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
     place.replies.write_text("".join(json.dumps({**line, "step": HALF}) + "\n" for line in lines))
-    (place.results / ".ckpt" / "finished.json").unlink()
+    (place.results / ".ckpt" / "facts.json").unlink()
     done = place.run()
     assert done.code == 0, done
     assert [step["step"] for step in place.run_json()["steps"]] == [HALF]

@@ -108,7 +108,7 @@ def test_no_connection_is_the_same_error(row: dict[str, Any]) -> None:
 def test_a_connection_that_takes_too_long_is_the_same_error(
     row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dataflow_grounding.serving._transport.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("dataflow_grounding.serving.client_errors.CONNECT_SECONDS", 0.3)
     with (
         holding(current_options, RunOptions(max_attempts=1)),
         socket.socket() as listening,

@@ -58,7 +58,7 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
     assert (done.code, "Pictures are sent in further sizes" in done.err) == (0, True), done
     sent = server.count()
     assert another.run().code == 0
-    (another.results / ".ckpt" / "finished.json").unlink()
+    (another.results / ".ckpt" / "facts.json").unlink()
     assert another.run().code == 0
     assert server.count() == sent
 

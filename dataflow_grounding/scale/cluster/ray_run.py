@@ -38,6 +38,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.budget import no_request_left, no_usd_left
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.senders.traffic import USUAL_WAIT
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
@@ -327,7 +328,7 @@ class RayRun(Run):
         most_seconds = START_SECONDS
         if not self._is_own_cluster:
             # Others may be at work on the cluster, and leave room later.
-            most_seconds = max(START_SECONDS, self.options.max_wait)
+            most_seconds = max(START_SECONDS, self.options.max_wait or USUAL_WAIT)
         waited = 0.0
         next_look = SAY_SECONDS
         while waited < most_seconds:

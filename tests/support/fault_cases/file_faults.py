@@ -37,7 +37,7 @@ def damaged_memory(place: Workplace, full: bool) -> Outcome:
                 del line[part]
         damaged = [json.dumps(line, separators=(",", ":")) for line in lines]
         kept.write_text("\n".join([*damaged, "[]", "7"]) + "\n")
-        (place.results / ".ckpt" / "finished.json").unlink()
+        (place.results / ".ckpt" / "facts.json").unlink()
         again = ended(place.start())  # another process: this one knows the images
         calm(again)
         assert again.code == 0, again
@@ -152,7 +152,7 @@ CHANGED = "The run warns of it. The same command adds what is new."
 
 FILES: list[Case] = [
     Case("damaged: image notes", WHOLE_PARTS, damaged_memory),
-    Case("damaged: finished.json", WHOLE_PARTS, functools.partial(odd_file, ".ckpt/finished.json")),
+    Case("damaged: facts.json", WHOLE_PARTS, functools.partial(odd_file, ".ckpt/facts.json")),
     Case("damaged: run.json", WHOLE_PARTS, functools.partial(odd_file, "run.json")),
     Case("an input, while read: appended to", CHANGED, functools.partial(changed_input, False)),
     Case("an input, while read: replaced", CHANGED, functools.partial(changed_input, True)),

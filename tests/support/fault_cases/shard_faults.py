@@ -37,7 +37,7 @@ def links(place: Workplace, full: bool) -> Outcome:
             for name in (
                 "annotations.reviewed.jsonl.part",
                 "report.html.part",
-                ".ckpt/finished.json.part",
+                ".ckpt/facts.json.part",
             ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.link(victim, folder / name)

@@ -7,20 +7,39 @@ pictures as this one did, and finds its replies.
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataflow_grounding._util.errors import PictureReduced, PictureTooLarge
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
-from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.engine.keyed_log import CHECK, key_of
+from dataflow_grounding.engine.reply_log import ReplyLog
+from dataflow_grounding.engine.senders.sender import Asked, Asker, Sender
+from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks.request import Request
-
-if TYPE_CHECKING:
-    from dataflow_grounding.engine.annotating import StepAsk
 
 LEAST = 20_000  # a smaller picture isn't what is too large
 MOST_REDUCTIONS = 4  # for the same record
+
+
+class WithinLimit:
+    """Sends pictures that are within the limit; the limit may be told while a request waits for its
+    place, so this is asked after it.
+    """
+
+    def __init__(self, sender: Sender, limit: "PictureLimit") -> None:
+        self._next = sender
+        self._limit = limit
+
+    async def send(self, asked: Asked) -> Reply:
+        self._limit.check(asked.request, asked.by)
+        try:
+            reply = await self._next.send(asked)
+        except PictureTooLarge as refusal:
+            self._limit.refused(asked.request, refusal, asked.by)
+            raise
+        self._limit.answered(asked.request, asked.by)
+        return reply
 
 
 class PictureLimit:
@@ -38,7 +57,7 @@ class PictureLimit:
         limits = self._serving.image_limits
         self._serving.image_limits = replace(limits, learnt_bytes=learnt)
 
-    def recall(self, store: KeyedLog) -> None:
+    def recall(self, store: ReplyLog) -> None:
         """Go by what an earlier run has kept, once, before the first picture is opened."""
         if self._is_recalled:
             return
@@ -49,7 +68,7 @@ class PictureLimit:
             self._stored_limit = most
             self._set(most)
 
-    def check(self, request: Request[Any], by: "StepAsk") -> None:
+    def check(self, request: Request[Any], by: Asker) -> None:
         """Raise PictureReduced for a picture that is over a limit told since it was opened."""
         limit_now = self._serving.image_limits.most_base64
         if limit_now is None or not by.may_begin_again:  # no further attempt would follow
@@ -60,7 +79,7 @@ class PictureLimit:
                 why = "the picture is over a limit that was told meanwhile"
                 raise PictureReduced(why, limit_now)
 
-    def refused(self, request: Request[Any], refusal: PictureTooLarge, by: "StepAsk") -> None:
+    def refused(self, request: Request[Any], refusal: PictureTooLarge, by: Asker) -> None:
         """Lower the limit, and raise PictureReduced; return where that is no use."""
         if not by.may_begin_again:  # no further attempt would follow
             return
@@ -82,7 +101,7 @@ class PictureLimit:
         self._tell(refusal, lower)
         raise PictureReduced(str(refusal), lower)
 
-    def answered(self, request: Request[Any], by: "StepAsk") -> None:
+    def answered(self, request: Request[Any], by: Asker) -> None:
         """Note the sizes of answered pictures; store the limit once a reduced one is answered."""
         learnt_limit = self._serving.image_limits.learnt_bytes
         if len(request.images) == 1:
