@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding._util.terminal import in_columns
-from dataflow_grounding.boxes.geometry import area, box_of
-from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.boxes.matching import ScoredBox, each_thing_once
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import is_box, is_negative
+from dataflow_grounding.data.expressions import Expression
 
 # The states of a class in a picture. Of several expressions of the class, the one with the highest
 # state counts, as one that is there says more than another that isn't. 0 is "not looked for".
@@ -82,7 +82,7 @@ class ClassTable:
     def is_of_classes(self) -> bool:
         return self._with_class > self._without_class
 
-    def add(self, picture: str, expressions: Sequence[Any]) -> None:
+    def add(self, picture: str, expressions: Sequence[Expression]) -> None:
         """Count a row's expressions. `picture` tells its picture from others, as its path does."""
         of_classes = self._count_stated_classes(expressions)
         if not of_classes:
@@ -90,13 +90,13 @@ class ClassTable:
         digest = _digest_of(picture)
         # By the key of a class: the boxes of each of its phrases. They are counted per class at the
         # end, because boxes of two phrases may be of one thing.
-        phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
+        phrases_of_class: dict[str, list[list[ScoredBox]]] = {}
         state_of_class: dict[str, int] = {}  # by its name, of this row
         for name, expression in of_classes:
-            instances = _boxed_in(expression)
-            if instances:
-                phrases_of_class.setdefault(class_key(name), []).append(instances)
-            state = _BOXED if instances else _state_without_boxes(expression)
+            boxes = [(instance.bbox, instance.score) for instance in expression.instances]
+            if boxes:
+                phrases_of_class.setdefault(class_key(name), []).append(boxes)
+            state = _BOXED if boxes else _state_without_boxes(expression)
             state_of_class[name] = max(state, state_of_class.get(name, 0))
         for name, state in state_of_class.items():
             self._raise_state(digest, self._counts_of(name), state)
@@ -104,31 +104,28 @@ class ClassTable:
             self._count_boxes(self._by_key[key], phrases)
 
     def _count_stated_classes(
-        self, expressions: Sequence[Any]
-    ) -> list[tuple[str, Mapping[str, Any]]]:
+        self, expressions: Sequence[Expression]
+    ) -> list[tuple[str, Expression]]:
         """Count which expressions state a class, and return those, each after its class."""
-        of_classes: list[tuple[str, Mapping[str, Any]]] = []
+        of_classes: list[tuple[str, Expression]] = []
         for expression in expressions:
-            is_object = isinstance(expression, Mapping)  # rows may be damaged
-            if is_object and is_negative(expression):
+            if expression.is_negative:
                 continue  # it was made up, and says nothing of a class
-            name = expression.get("class") if is_object else None
-            if isinstance(name, str):
-                of_classes.append((name, expression))
+            if expression.class_name is not None:
+                of_classes.append((expression.class_name, expression))
                 self._with_class += 1
             else:
                 self._without_class += 1
         return of_classes
 
-    def _count_boxes(
-        self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
-    ) -> None:
+    def _count_boxes(self, counts: ClassCounts, phrases: Sequence[Sequence[ScoredBox]]) -> None:
         """Count a class's boxes. Where two phrases have found one thing, its best box counts."""
-        for instances, kept_indices in zip(phrases, each_thing_once(phrases), strict=True):
-            self.repeated += len(instances) - len(kept_indices)
+        for boxes, kept_indices in zip(phrases, each_thing_once(phrases), strict=True):
+            self.repeated += len(boxes) - len(kept_indices)
             counts.boxes += len(kept_indices)
             for index in kept_indices:
-                counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
+                box, _ = boxes[index]
+                counts.sides += float(area(box) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
         """Add what a part of the data set has. A picture with rows in both parts counts once."""
@@ -202,23 +199,11 @@ def _state_at(number: int, states: int) -> int:
     return (states >> (number * _BITS)) & _ALL_BITS
 
 
-def _state_without_boxes(expression: Mapping[str, Any]) -> int:
+def _state_without_boxes(expression: Expression) -> int:
     """0, "not looked for", if the status says nothing about the class."""
-    status = expression.get("status")
-    if status == "none":
+    if expression.status == "none":
         return _NONE
-    return _UNDECIDED if status in ("ambiguous", "unsupported") else 0
-
-
-def _boxed_in(expression: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    instances = expression.get("instances")
-    if not isinstance(instances, list):
-        return []
-    return [
-        instance
-        for instance in instances
-        if isinstance(instance, dict) and is_box(instance.get("bbox"))
-    ]
+    return _UNDECIDED if expression.status in ("ambiguous", "unsupported") else 0
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:

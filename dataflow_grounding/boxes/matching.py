@@ -6,11 +6,13 @@ Boxes are paired one to one, greedily by falling IoU (intersection over union).
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
 from dataflow_grounding.data.records import is_number
 
+ScoredBox: TypeAlias = tuple[Bbox, float | None]
+"""A box in pixels, and how sure it is."""
 A = TypeVar("A", bound=Hashable)
 B = TypeVar("B", bound=Hashable)
 SAME = 0.5  # IoU from which two boxes mean the same thing
@@ -19,7 +21,16 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 ONE_OF_CLASS = 0.75
 
 
-def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
+def scored_boxes(instances: Iterable[Mapping[str, Any]]) -> list[ScoredBox]:
+    """Return the boxes of instances that are rows."""
+    boxes: list[ScoredBox] = []
+    for instance in instances:
+        score = instance.get("score")
+        boxes.append((box_of(instance["bbox"]), score if is_number(score) else None))
+    return boxes
+
+
+def each_thing_once(phrases: Sequence[Sequence[ScoredBox]]) -> list[list[int]]:
     """Return, for each phrase of one class, the indices of its boxes that are a thing's best."""
     kept_indices: list[list[int]] = [[] for _ in phrases]
     for boxes_of_thing in things_of(phrases):
@@ -28,15 +39,15 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
     return [sorted(indices) for indices in kept_indices]
 
 
-def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
-    """Return the boxes of each thing, the best first, as indices of the phrase and its instance."""
+def things_of(phrases: Sequence[Sequence[ScoredBox]]) -> list[list[tuple[int, int]]]:
+    """Return the boxes of each thing, the best first, as indices of the phrase and its box."""
     # Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
     # ONE_OF_CLASS.
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
     for phrase_index, index in _best_first(phrases):
-        box = box_of(phrases[phrase_index][index]["bbox"])
+        box, _ = phrases[phrase_index][index]
         best_box: Bbox | None = None  # of the same thing, if one is known
         if box in thing_with_best:  # an equal one, perhaps of the same phrase
             best_box = box
@@ -51,15 +62,12 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     return list(thing_with_best.values())
 
 
-def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
-    """The boxes of all phrases, the best first, as indices of the phrase and of its instance."""
+def _best_first(phrases: Sequence[Sequence[ScoredBox]]) -> list[tuple[int, int]]:
+    """The boxes of all phrases, the best first, as indices of the phrase and of its box."""
     places: list[tuple[float, int, int]] = []  # (-score, phrase, index): the best is the least
-    for phrase_index, instances in enumerate(phrases):
-        for index, instance in enumerate(instances):
-            score = instance.get("score")
-            sureness = -1.0  # of a box without a score: below all scores
-            if score is not None and is_number(score):
-                sureness = float(score)
+    for phrase_index, boxes in enumerate(phrases):
+        for index, (_, score) in enumerate(boxes):
+            sureness = -1.0 if score is None else score  # without a score: below all scores
             places.append((-sureness, phrase_index, index))
     return [(phrase_index, index) for _, phrase_index, index in sorted(places)]
 

@@ -122,8 +122,8 @@ class Annotation:
         cls._in_order = [(key, name, key in cls.NULLS) for key, name in cls._name_of.items()]
 
     @classmethod
-    def _read(cls, item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the fields that an object states, by name, and the rest of it."""
+    def _read(cls: type[A], item: Mapping[str, Any]) -> A:
+        # In a run each phrase passes here in each step: `__init__` would set all fields one by one.
         fields: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for key, value in item.items():
@@ -139,18 +139,16 @@ class Annotation:
                 fields[known.name] = typed
             if typed is None or known.read in _AS_GIVEN:
                 extra[key] = value  # given back as it came, unless the field is set to another
-        return fields, extra
-
-    @classmethod
-    def _made(cls: type[A], fields: dict[str, Any]) -> A:
-        # In a run each phrase passes here in each step: `__init__` would set all fields one by one.
-        made = object.__new__(cls)
-        made.__dict__ = fields
-        return made
+        fields["extra"], fields["keys"] = extra, tuple(item)
+        read = object.__new__(cls)
+        read.__dict__ = fields
+        return read
 
     def copy(self: A) -> A:
         """Return a copy, of which fields can be set."""
-        return self._made(self.__dict__.copy())
+        copied = object.__new__(type(self))
+        copied.__dict__ = self.__dict__.copy()
+        return copied
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a record has it: JSON, with Python's numbers. Raises ValueError for NaN."""
@@ -196,9 +194,9 @@ def _json_of(value: Any) -> Any:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, list):
-        return [_json_of(item) for item in value]
-    if isinstance(value, Annotation):
-        return value.to_json()
+        return [
+            item.to_json() if isinstance(item, Annotation) else _json_of(item) for item in value
+        ]
     if type(value) is tuple and _NUMBERS.issuperset(map(type, value)):
         if all(map(isfinite, value)):
             return list(value)
@@ -265,11 +263,10 @@ class Instance(Annotation):
     @classmethod
     def from_json(cls, item: Any, where: str = "a box") -> "Instance":
         """Read a box. Raises BrokenRow without four finite numbers in `bbox`."""
-        fields, extra = cls._read(item) if isinstance(item, dict) else ({}, {})
-        if "bbox" not in fields:
+        read = cls._read(item) if isinstance(item, dict) else None
+        if read is None or "bbox" not in read.__dict__:
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-        fields["extra"], fields["keys"] = extra, tuple(item)
-        return cls._made(fields)
+        return read
 
     def moved(self, bbox: Bbox) -> "Instance":
         """Return it with other corners, without what holds for its former ones alone."""
@@ -314,16 +311,15 @@ class Region(Annotation):
     @classmethod
     def from_json(cls, item: Any, where: str = "a region") -> "Region":
         """Read a region. Raises BrokenRow without a box that has an area."""
-        fields, extra = cls._read(item) if isinstance(item, Mapping) else ({}, {})
-        bbox = fields.get("bbox")
-        if bbox is None:
+        read = cls._read(item) if isinstance(item, Mapping) else None
+        if read is None or "bbox" not in read.__dict__:
             raise BrokenRow(f"{where}: needs 'bbox': [x1, y1, x2, y2] in pixels")
-        if bbox[2] <= bbox[0] or bbox[3] <= bbox[1]:
-            raise BrokenRow(f"{where}: the box {list(bbox)} has no area")
-        extra.pop("type", None)  # no text, which is none
-        keys = tuple(dict.fromkeys([*item, "type"]))
-        fields["extra"], fields["keys"] = extra, keys
-        return cls._made(fields)
+        x1, y1, x2, y2 = read.bbox
+        if x2 <= x1 or y2 <= y1:
+            raise BrokenRow(f"{where}: the box {list(read.bbox)} has no area")
+        read.extra.pop("type", None)  # no text, which is none
+        read.keys = tuple(dict.fromkeys([*item, "type"]))
+        return read
 
 
 @dataclass
@@ -422,18 +418,16 @@ class Expression(Annotation):
         instances = item.get("instances") or []
         if not isinstance(instances, (list, tuple)):
             raise BrokenRow(f"{where}: 'instances' should be a list, not {type_name(instances)}")
-        fields, extra = cls._read(item)
-        fields["instances"] = [_instance(instance, where) for instance in instances]
-        extra.pop("instances", None)
-        keys = tuple(item)
-        if not fields.get("expression_id"):
-            fields["expression_id"] = own_id
-            extra.pop("expression_id", None)
+        read = cls._read(item)
+        read.instances = [_instance(instance, where) for instance in instances]
+        read.extra.pop("instances", None)
+        if not read.expression_id:
+            read.expression_id = own_id
+            read.extra.pop("expression_id", None)
         for key in ("expression_id", "instances"):
             if key not in item:
-                keys = (*keys, key)
-        fields["extra"], fields["keys"] = extra, keys
-        return cls._made(fields)
+                read.keys = (*read.keys, key)
+        return read
 
     @property
     def is_settled(self) -> bool:
@@ -443,6 +437,21 @@ class Expression(Annotation):
         if not self.reviewed_by or self.verified is not True:
             return False
         return bool(self.instances) or self.status == "none"
+
+    @property
+    def was_checked(self) -> bool:
+        """Whether a check or a person looked at it, with a verdict or without."""
+        return self.verified is not None or self.verification is not None
+
+    @property
+    def verdict(self) -> str:
+        """What a check said of it, one of VERDICTS."""
+        if self.verified is not None:
+            return "verified" if self.verified else "not verified"
+        # A judge lists the boxes that it was asked about, also where its answers differ. One that
+        # couldn't be asked lists none.
+        was_judged = self.verification is not None and self.verification.boxes is not None
+        return "undecided" if was_judged else "not checked"
 
     @property
     def is_negative(self) -> bool:
@@ -492,6 +501,16 @@ def read_expressions(record: Record, key: str) -> list[Expression]:
     return expressions
 
 
+def read_reviewed(record: Record, key: str) -> list[Expression]:
+    """Return the expressions in a record's column that a person has confirmed or changed."""
+    items = record.get(key)
+    if not isinstance(items, list):
+        return []
+    if not any(isinstance(item, dict) and item.get("reviewed_by") for item in items):
+        return []  # as of most records, which needn't be read for this
+    return [each for each in read_expressions(record, key) if each.reviewed_by]
+
+
 def read_any_expressions(record: Record) -> list[Expression]:
     """Return the record's expressions, else its region captions or regions as such."""
     key = annotated_column(record)
@@ -531,12 +550,14 @@ def read_regions(record: Record, key: str) -> list[Region]:
 
 def update_as_json(update: Update) -> Update:
     """Return a copy of an operator's update as it reads back from a file."""
-    rows = {
-        column: [item.to_json() for item in value]
-        for column, value in update.items()
-        if isinstance(value, list) and all(isinstance(item, Annotation) for item in value)
-    }
-    others = as_json({column: value for column, value in update.items() if column not in rows})
+    rows: Update = {}
+    others: Update = {}
+    for column, value in update.items():
+        if isinstance(value, list) and value and isinstance(value[0], Annotation):
+            rows[column] = _json_of(value)
+        else:
+            others[column] = value
+    others = as_json(others)
     return {column: rows.get(column, others.get(column)) for column in update}
 
 

@@ -19,15 +19,18 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
-from dataflow_grounding.data.expressions import check_labels_were_read, update_as_json
+from dataflow_grounding.data.expressions import (
+    Expression,
+    check_labels_were_read,
+    read_expressions,
+    read_reviewed,
+    update_as_json,
+)
 from dataflow_grounding.data.records import (
     REMARK,
     Record,
     Update,
     as_json,
-    expression_id,
-    has_id,
-    is_settled,
 )
 from dataflow_grounding.engine.added_columns import doubt_columns, image_columns, remark_column
 from dataflow_grounding.engine.asking import Asking
@@ -304,43 +307,23 @@ def _with_added_columns(
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
     """Leave phrases as they are that people have settled by a review."""
-    before = record.get("expressions")
-    rows = update.get("expressions")
-    if not (isinstance(before, list) and isinstance(rows, list)):
+    reviewed_by_id = {each.expression_id: each for each in read_reviewed(record, "expressions")}
+    if not reviewed_by_id or "expressions" not in update:
         return update
-    reviewed_by_id: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(before):
-        if isinstance(row, dict) and row.get("reviewed_by"):
-            reviewed_by_id[_id_of(row, record, number)] = row
-    if not reviewed_by_id:
-        return update
-    return {**update, "expressions": _with_reviewed_rows(record, rows, reviewed_by_id)}
-
-
-def _with_reviewed_rows(
-    record: Record, rows: Sequence[Any], reviewed_by_id: Mapping[str, dict[str, Any]]
-) -> list[Any]:
-    """Return the operator's rows, merged with reviewed ones of the same ids."""
-    merged = []
-    # settled rows that haven't come among `rows` so far
-    left_by_id = {row_id: row for row_id, row in reviewed_by_id.items() if is_settled(row)}
-    for number, row in enumerate(rows):
-        row_id = _id_of(row, record, number) if isinstance(row, dict) else ""
-        reviewed = reviewed_by_id.get(row_id)
-        if reviewed is not None and is_settled(reviewed):
-            row = reviewed
-            left_by_id.pop(row_id, None)
-        elif reviewed is not None and row != reviewed:
+    merged: list[Expression] = []
+    # settled ones that haven't come among the operator's so far
+    left_by_id = {key: each for key, each in reviewed_by_id.items() if each.is_settled}
+    for expression in read_expressions(record.updated(update), "expressions"):
+        reviewed = reviewed_by_id.get(expression.expression_id)
+        if reviewed is not None and reviewed.is_settled:
+            expression = reviewed
+            left_by_id.pop(expression.expression_id, None)
+        elif reviewed is not None and expression != reviewed:
             # It changed, so nobody has reviewed it as it is. The operator may have copied this.
-            row.pop("reviewed_by", None)
-        merged.append(row)
-    return [*merged, *left_by_id.values()]  # settled ones that the operator left out
-
-
-def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    """Return the id that a row states, else the one that operators give it by its number."""
-    stated_id = row.get("expression_id")
-    return str(stated_id) if has_id(stated_id) else expression_id(record, number)
+            expression = expression.without("reviewed_by")
+        merged.append(expression)
+    merged += left_by_id.values()  # settled ones that the operator left out
+    return {**update, **update_as_json({"expressions": merged})}
 
 
 def _checked(update: Any, operator: Annotator) -> Update:

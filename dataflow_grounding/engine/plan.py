@@ -20,8 +20,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from dataflow_grounding._util.errors import PlanError
+from dataflow_grounding._util.errors import BrokenRow, PlanError
 from dataflow_grounding._util.nearest import nearest
+from dataflow_grounding.data.expressions import Expression, read_expressions, update_as_json
 from dataflow_grounding.data.records import DOUBT, REMARK, ROW_OF_IMAGE, Record, Update
 from dataflow_grounding.data.storage import before_looking
 
@@ -54,23 +55,21 @@ def no_marks() -> dict[str, set[Any]]:
     return {SUSPECT: set(), UNSEEN: set()}
 
 
-def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[dict[str, Any]]]:
+def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[Expression]]:
     """Return the column `expressions` of a row, in which absent phrases are now ambiguous, and a
     list of these phrases. One whose boxes were rejected stays absent: the endpoint did find
     something for it.
     """
-    expressions = row.get("expressions")
-    if not isinstance(expressions, list):
+    try:
+        expressions = read_expressions(Record(row), "expressions")
+    except BrokenRow:  # it has none
         return {}, []
-    all_of_row: list[Any] = []
-    unseen: list[dict[str, Any]] = []
+    unseen: list[Expression] = []
     for expression in expressions:
-        is_absent = isinstance(expression, dict) and expression.get("status") == "none"
-        if is_absent and not expression.get("rejected"):
-            expression = {**expression, "status": "ambiguous", "reason": _WHY_UNSEEN}
+        if expression.status == "none" and not expression.rejected:
+            expression.status, expression.reason = "ambiguous", _WHY_UNSEEN
             unseen.append(expression)
-        all_of_row.append(expression)
-    return {"expressions": all_of_row}, unseen
+    return update_as_json({"expressions": expressions}), unseen
 
 
 FACT_COLUMNS = (

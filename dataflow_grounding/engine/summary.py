@@ -10,17 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
-from dataflow_grounding.data.records import (
-    STATUSES,
-    VERDICTS,
-    Record,
-    path_of,
-    verdict_of,
-    was_checked,
-)
+from dataflow_grounding.data.expressions import Expression, read_expressions
+from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, path_of
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
 from dataflow_grounding.engine.senders.other_models import ANSWERED_BY
@@ -177,25 +172,23 @@ class Summary:
         What the model says next to its answers is counted, too.
         """
         self.shown.remarks.add(record)
-        column = record.get("expressions")
-        if not isinstance(column, list):
+        try:
+            expressions = read_expressions(record, "expressions")
+        except BrokenRow:  # it has none, or what an operator of the user's own has put there
             return
-        expressions = [expression for expression in column if isinstance(expression, dict)]
         self._show_boxes(record, expressions)
         self.shown.classes.add(_picture_of(record) or record.unique_id, expressions)
-        self.expressions["total"] += len(column)
+        self.expressions["total"] += len(expressions)
         for expression in expressions:
-            status = expression.get("status")
-            if status in STATUSES:
-                self.expressions[status] += 1
-            if was_checked(expression):
-                self.expressions[verdict_of(expression)] += 1
-                # "rejected" has the boxes that were found and that the judge said no to
-                are_all_rejected = status == "none" and expression.get("rejected")
-                if are_all_rejected:
+            if expression.status in STATUSES:
+                self.expressions[expression.status] += 1
+            if expression.was_checked:
+                self.expressions[expression.verdict] += 1
+                # `rejected` has the boxes that were found and that the judge said no to
+                if expression.status == "none" and expression.rejected:
                     self.expressions["denied"] += 1
 
-    def count_unseen(self, row: dict[str, Any], unseen: list[dict[str, Any]]) -> None:
+    def count_unseen(self, row: Mapping[str, Any], unseen: list[Expression]) -> None:
         """Count expressions of a row as ambiguous that were counted as absent."""
         self.notes[UNSEEN] += len(unseen)
         self.expressions["none"] -= len(unseen)
@@ -203,7 +196,7 @@ class Summary:
         if _picture_of(row):
             self.shown.classes.add(_picture_of(row), unseen)
 
-    def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
+    def _show_boxes(self, record: Record, expressions: list[Expression]) -> None:
         """Keep the first SHOWN lines with boxes, in the input's order."""
         # Records don't end in that order: a record may push out lines of one that comes after it.
         is_full = len(self.shown.boxes) >= SHOWN
@@ -442,16 +435,10 @@ def _picture_of(record: Mapping[str, Any]) -> str:
     return path_of(record) or str(record.get("image_id") or "")
 
 
-def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
+def _box_lines(record_id: str, expressions: list[Expression]) -> Iterator[str]:
     """Yield a line for each expression with boxes: `photo_1: the cup [12, 30, 80, 96]`."""
     for expression in expressions:
-        instances = expression.get("instances")
-        if not isinstance(instances, list):
-            continue
-        boxes = []
-        for instance in instances:
-            if isinstance(instance, dict) and "bbox" in instance:
-                boxes.append(instance["bbox"])
+        boxes = [list(instance.bbox) for instance in expression.instances[:SHOWN_OF_EXPRESSION]]
         if boxes:
-            first = ", ".join(map(str, boxes[:SHOWN_OF_EXPRESSION]))
-            yield shown(f"{record_id:.60}: {expression.get('text')!s:.60} {first}", lines=False)
+            first = ", ".join(map(str, boxes))
+            yield shown(f"{record_id:.60}: {expression.text:.60} {first}", lines=False)

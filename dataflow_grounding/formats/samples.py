@@ -404,7 +404,8 @@ class SampleMaker:
     ) -> list[list[int]]:
         """Return the indices of the boxes that stay, for each of these phrases of one class."""
         staying: list[list[int]] = [[] for _ in phrases]
-        for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
+        scored = [[*zip(phrase.boxes, phrase.scores, strict=True)] for phrase in phrases]
+        for thing in things_of(scored):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
             for number, index in staying_boxes:
                 staying[number].append(index)
@@ -553,11 +554,6 @@ def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
     added the other boxes.
     """
     return item is not None and len(items_before) > 0 and item not in items_before
-
-
-def _scored_boxes_of(phrase: Phrase) -> list[dict[str, Any]]:
-    scored = zip(phrase.boxes, phrase.scores, strict=True)
-    return [{"bbox": box, "score": score} for box, score in scored]
 
 
 def _have_ids(expressions: Any) -> bool:

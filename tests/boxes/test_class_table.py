@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dataflow_grounding import Expression
 from dataflow_grounding.boxes.class_table import ClassTable, in_order
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.testing import LoopbackServer
@@ -116,7 +117,8 @@ def test_parts_that_share_pictures_and_number_classes_otherwise_add_up() -> None
     for n in range(500):
         picture = f"{n % 200}.png"
         boxes = [[0, 0, 9, 9]] if n % 3 == 0 else []
-        row = [expression(names[n % 70], *boxes), expression(names[n * 7 % 70])]
+        rows = [expression(names[n % 70], *boxes), expression(names[n * 7 % 70])]
+        row = [*map(Expression.from_json, rows)]
         if n % 2:
             row.reverse()
         whole.add(picture, row)

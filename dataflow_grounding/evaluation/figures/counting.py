@@ -13,8 +13,9 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
-from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
 from dataflow_grounding.data.classes import class_key, classes_of
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     Record,
@@ -157,7 +158,8 @@ class FigureCounts:
         joined = records[0]
         if len(records) > 1:
             [joined] = pictures(records, lambda _: "this picture")
-        self.classes.add(name, [e for record in records for e in record["classes"]])
+        rows = [row for record in records for row in record["classes"]]
+        self.classes.add(name, [Expression.from_json(row) for row in rows])
         phrases = _phrases_of(joined["expressions"])
         for phrase in phrases:
             for figure, value in _phrase_entries(phrase):
@@ -251,7 +253,8 @@ def _phrases_of(expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, A
             continue
         all_boxes = [expression["instances"] for expression in same]
         boxes = []
-        for instances, indices in zip(all_boxes, each_thing_once(all_boxes), strict=True):
+        indices_of_best = each_thing_once([*map(scored_boxes, all_boxes)])
+        for instances, indices in zip(all_boxes, indices_of_best, strict=True):
             boxes += [instances[index] for index in indices]
         # the status and the verdict are those of one with boxes, if there is one
         first = next((expression for expression in same if expression["instances"]), same[0])
@@ -273,7 +276,8 @@ def _boxes_of_things(phrases: Iterable[Mapping[str, Any]]) -> list[Bbox]:
         if len(sides) == 1 and len(sides[0]) == 1:  # as of most phrases
             boxes.append(box_of(sides[0][0]["bbox"]))
             continue
-        for instances, indices in zip(sides, each_thing_once(sides), strict=True):
+        indices_of_best = each_thing_once([*map(scored_boxes, sides)])
+        for instances, indices in zip(sides, indices_of_best, strict=True):
             boxes += [box_of(instances[index]["bbox"]) for index in indices]
     return boxes
 

@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.boxes.geometry import box_of, iou
-from dataflow_grounding.boxes.matching import each_thing_once, first_free
+from dataflow_grounding.boxes.matching import each_thing_once, first_free, scored_boxes
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import is_negative, is_number
@@ -350,7 +350,8 @@ def _boxes_of_things(phrases: Sequence[Row]) -> list[Row]:
         key=lambda instances: [box["bbox"] for box in instances],
     )
     boxes: list[Row] = []
-    for instances, indices_of_best in zip(sides, each_thing_once(sides), strict=True):
+    of_sides = each_thing_once([*map(scored_boxes, sides)])
+    for instances, indices_of_best in zip(sides, of_sides, strict=True):
         boxes += [instances[index] for index in indices_of_best]
     return sorted(boxes, key=by_score)
 
