@@ -132,7 +132,7 @@ def _answers_in(
 ) -> tuple[list[Found], list[Note]]:
     """A Found for each phrase, without boxes in the picture's padding and nearly equal ones."""
     notes: list[Note] = []  # on each that is left out, because runs count notes
-    boxes: list[FoundBox] = []
+    boxes_by_id: dict[int | None, list[FoundBox]] = {}
     ids_in_padding: set[int | None] = set()  # of phrases with a box there
     for box in reading.boxes:
         is_in_padding = area(clamp(box.bbox, image.size)) <= 0
@@ -140,10 +140,10 @@ def _answers_in(
             ids_in_padding.add(box.id)
             notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
         else:
-            boxes.append(box)
+            boxes_by_id.setdefault(box.id, []).append(box)
     answers: list[Found] = []
     for number in phrase_by_id:
-        all_instances = [_instance(box, image) for box in boxes if box.id == number]
+        all_instances = [_instance(box, image) for box in boxes_by_id.get(number, ())]
         instances = without_duplicates(all_instances, merge_iou)
         for _ in range(len(all_instances) - len(instances)):
             what = f"a box of phrase {number} that is nearly the same as another"
