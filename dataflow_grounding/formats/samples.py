@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.boxes.matching import things_of
+from dataflow_grounding.boxes.matching import ScoredBox, things_of
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.pictures import pictures
@@ -22,6 +22,7 @@ from dataflow_grounding.data.records import (
     doubt_of_reply,
     has_id,
     image_id_of,
+    is_number,
     is_score,
     path_of,
 )
@@ -404,8 +405,7 @@ class SampleMaker:
     ) -> list[list[int]]:
         """Return the indices of the boxes that stay, for each of these phrases of one class."""
         staying: list[list[int]] = [[] for _ in phrases]
-        scored = [[*zip(phrase.boxes, phrase.scores, strict=True)] for phrase in phrases]
-        for thing in things_of(scored):
+        for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
             for number, index in staying_boxes:
                 staying[number].append(index)
@@ -554,6 +554,11 @@ def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
     added the other boxes.
     """
     return item is not None and len(items_before) > 0 and item not in items_before
+
+
+def _scored_boxes_of(phrase: Phrase) -> list[ScoredBox]:
+    scored = zip(phrase.boxes, phrase.scores, strict=True)
+    return [(box, score if is_number(score) else None) for box, score in scored]
 
 
 def _have_ids(expressions: Any) -> bool:

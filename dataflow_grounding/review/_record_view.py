@@ -10,7 +10,7 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.boxes.matching import things_of
+from dataflow_grounding.boxes.matching import scored_boxes, things_of
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.records import (
     DOUBT,
@@ -232,7 +232,7 @@ def boxes_of_same_thing(
             continue
         # A thing [(0, 1), (2, 0)] has two boxes. The surest is box 1 of the phrase ids[0], the
         # other is box 0 of ids[2].
-        for thing in things_of([expressions[id]["instances"] for id in ids]):
+        for thing in things_of([scored_boxes(expressions[id]["instances"]) for id in ids]):
             if len(thing) == 1:
                 continue
             boxes = [(ids[phrase], index) for phrase, index in thing]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dataflow_grounding.boxes.matching import each_thing_once
+from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.formats import READ, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.format import Format
@@ -86,7 +86,7 @@ def things_once(expressions: list[dict[str, Any]], format: Format) -> list[list[
         if not thing:
             continue
         places = [place for place, other in enumerate(things) if other == thing]
-        phrases = [expressions[place]["instances"] for place in places]
+        phrases = [scored_boxes(expressions[place]["instances"]) for place in places]
         for place, staying in zip(places, each_thing_once(phrases), strict=True):
             once[place] = [expressions[place]["instances"][index] for index in staying]
     return once
