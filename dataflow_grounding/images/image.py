@@ -249,6 +249,23 @@ def in_base64(data: bytes) -> bytes:
     return pybase64.b64encode(data)
 
 
+class InBase64:
+    """A part of a request's body: a picture's bytes, which are encoded when they are sent. So a
+    waiting request shares them with what is kept of the picture.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return base64_length(len(self._data))
+
+    def __bytes__(self) -> bytes:
+        return in_base64(self._data)
+
+
 def _least(limit_a: N | None, limit_b: N | None) -> N | None:
     return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
@@ -466,8 +483,8 @@ class Image:
         self.kept[self.sent_digest] = at_hand  # another record that has kept it may end
         return at_hand.data
 
-    def encoded(self) -> bytes:
-        """Return the picture as sent, in base64; its bytes are kept for the record's next steps.
+    def sent_bytes(self) -> bytes:
+        """Return the picture's file as sent; it is kept for the record's next steps.
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
@@ -477,7 +494,11 @@ class Image:
             if not self.as_is:
                 data = encoded(self.as_sent(data), self.fitted_limits.max_bytes)
             keep_encoded(self.kept, self.sent_digest, data)
-        return in_base64(data)
+        return data
+
+    def encoded(self) -> bytes:
+        """Return the picture as sent, in base64. Raises what `sent_bytes` does."""
+        return in_base64(self.sent_bytes())
 
     def data_url(self) -> bytes:
         """Return the picture as sent, as a `data:` URL. Raises what `encoded` does."""

@@ -130,10 +130,10 @@ class ImageTile(ImageCrop):
 
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
-    def encoded(self) -> bytes:
+    def sent_bytes(self) -> bytes:
         if not self.ready:
             self.together.encode()
-        return super().encoded()
+        return super().sent_bytes()
 
 
 class _Together:

@@ -23,12 +23,14 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import learn_address
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.images.image import InBase64
 from dataflow_grounding.serving import client_errors
 from dataflow_grounding.serving.client_errors import fault_of
 
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20  # of an answer
+BodyPart: TypeAlias = bytes | InBase64
 HttpAnswer: TypeAlias = tuple[int, Mapping[str, str], bytes]
 """The status, headers and body of an answer."""
 NO_HEADERS: Mapping[str, str] = {}
@@ -140,7 +142,7 @@ class HttpTransport:
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
     async def post(
-        self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
+        self, body: Sequence[BodyPart], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
         """Return the answer, of any status; `headers` are sent with this body alone."""
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
@@ -203,10 +205,10 @@ class ClientTransport:
         self._loop = loop
 
     async def post(
-        self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
+        self, body: Sequence[BodyPart], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
         """Return the answer, of any status; `headers` are sent with this body alone."""
-        whole = b"".join(body)
+        whole = b"".join(map(bytes, body))
         if self._loop is not None:
             return await self._loop.run(partial(self._post, whole, headers))
         return await self._post(whole, headers)

@@ -29,7 +29,7 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
-from dataflow_grounding.images.image import ImageLimits, url_head, waits
+from dataflow_grounding.images.image import ImageLimits, InBase64, url_head, waits
 from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
     Habits,
@@ -50,6 +50,7 @@ from dataflow_grounding.serving._gateway_headers import (
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._transport import (
     NO_HEADERS,
+    BodyPart,
     ClientTransport,
     HttpTransport,
     LoopInThread,
@@ -344,7 +345,7 @@ class OpenAIServing(Serving):
             return reply
         return replace(reply, kept=kept, by_fallback=by_fallback)
 
-    async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:
+    async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[BodyPart]:
         if all(image.ready for image in request.images):  # no picture is to be read or encoded
             return self._body(request, habits)
         if any(waits(image.path) for image in request.images):
@@ -379,9 +380,9 @@ class OpenAIServing(Serving):
             error.billed = usage_in(completion.get("usage"))  # tokens are paid for all the same
         raise error
 
-    def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
+    def _body(self, request: Request[Any], habits: Habits) -> list[BodyPart]:
         """The JSON in parts, so that the images' long texts are neither scanned nor copied."""
-        parts = [b'{"messages":[']
+        parts: list[BodyPart] = [b'{"messages":[']
         beginning_of_first = ""
         if habits.sends_system_message:
             parts.append(_system_message(request.system))
@@ -492,14 +493,19 @@ def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
     return request.wants_own_reply and (habits.sends_seed or habits.sends_no_cache)
 
 
-def _message(message: Turn, beginning: str) -> list[bytes]:
+def _message(message: Turn, beginning: str) -> list[BodyPart]:
     """In parts. `beginning` is the system prompt, where the endpoint takes no system message."""
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
-    parts = [b'{"role":"user","content":[']
+    parts: list[BodyPart] = [b'{"role":"user","content":[']
     for image in message.images:
         head = url_head(image.sent_media_type)  # b"data:image/png;base64,"
-        parts += [b'{"type":"image_url","image_url":{"url":"', head, image.encoded(), b'"}},']
+        parts += [
+            b'{"type":"image_url","image_url":{"url":"',
+            head,
+            InBase64(image.sent_bytes()),
+            b'"}},',
+        ]
     text = json.dumps(f"{beginning}{message.text}").encode()
     return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
 

@@ -42,12 +42,16 @@ class Paying:
         try:
             traffic.check_stopped()  # once more, because the request may have waited
             traffic.counts["sent"] += 1
+            traffic.in_flight += 1
             # A serving may send further requests for one answer: in other forms, such as without a
             # schema, until one isn't refused.
             before_another = partial(self._before_another, [])
             sending = request.sending.replace(before_another=before_another)
             sent_at = time.monotonic()
-            reply = await self._next.send(asked.again(request.replace(sending=sending)))
+            try:
+                reply = await self._next.send(asked.again(request.replace(sending=sending)))
+            finally:
+                traffic.in_flight -= 1
             reply = self._heard.marked(reply, request, sent_at)
             tier = reply.tier
             usage = _billed_for(reply, request, self._serving, is_limited=reserved > 0)

@@ -4,6 +4,7 @@ A rate limit costs no try, and neither does an outage. Tries for replies that ca
 above the store, because each of these was paid for.
 """
 
+import asyncio
 import math
 import time
 from collections import Counter
@@ -36,20 +37,18 @@ class Retry:
     def __init__(self, sender: Outage, traffic: Traffic) -> None:
         self._next = sender
         self._traffic = traffic
-        self._sending = 0  # requests that don't wait for a next try
+        # hears whether others are answered, while a reply asks to wait for longer than the run does
+        self._others: asyncio.Task[None] | None = None
         self._begun_at = time.monotonic()
         self._has_told_of_waiting = False
 
     async def send(self, asked: Asked) -> Reply:
         tries = _Tries()
         while True:
-            self._sending += 1
             try:
                 return await self._next.send(asked)
             except errors.ServerFault as error:
                 fault = error
-            finally:
-                self._sending -= 1
             await self._before_next_try(fault, asked, tries)
 
     async def _before_next_try(
@@ -63,8 +62,8 @@ class Retry:
             await self._until_others_are_answered(fault, wait)
             wait = None
         is_limited = isinstance(fault, errors.RateLimited)
+        tries.by_kind[fault.kind] += 1
         if not is_limited:
-            tries.by_kind[fault.kind] += 1
             tries.first_fault_at = min(tries.first_fault_at, time.monotonic())
             most: float = traffic.max_attempts
             if asked.request.sending.endpoint_number is None:  # others go on where one is dead
@@ -93,17 +92,28 @@ class Retry:
         than the run waits, isn't the endpoint's. Raises QuotaUsedUp where none is answered.
         """
         traffic = self._traffic
+        if self._others is None:  # all whom such a reply has told to wait go by the same
+            self._others = asyncio.ensure_future(self._hear_of_others(fault, wait))
+            traffic.question = self._others  # nothing else is sent meanwhile
+        await asyncio.shield(self._others)
+
+    async def _hear_of_others(self, fault: errors.ServerFault, wait: float) -> None:
+        traffic = self._traffic
         since = time.monotonic()
-        while not fault.is_quota and self._sending and traffic.last_answer is not None:
-            if traffic.last_answer > since:
-                return
-            await traffic.pause(0.0, 1)
-        if traffic.last_answer is not None and traffic.last_answer > since:
-            return
-        with traffic.stopping():
-            raise errors.QuotaUsedUp(
-                f"{fault}. It asks to wait {duration(wait)}: come back {_time_after(wait)}"
-            )
+        try:
+            while True:
+                if traffic.last_answer is not None and traffic.last_answer > since:
+                    return
+                if fault.is_quota or not traffic.in_flight or traffic.last_answer is None:
+                    break
+                await traffic.pause(0.0, 1)
+            with traffic.stopping():
+                raise errors.QuotaUsedUp(
+                    f"{fault}. It asks to wait {duration(wait)}: come back {_time_after(wait)}"
+                )
+        finally:
+            self._others = None
+            traffic.question = None
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         """Say once that there is no answer: nothing else is seen of a run that gets none at all."""

@@ -45,6 +45,7 @@ class Traffic:
         # by the process's clock:
         self.last_answer: float | None = None  # None before the first one
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
+        self.in_flight = 0  # requests
         self.waiting_for_rate_limit = 0  # requests
         # a plain question that tells whether anything else may be sent; None while there is none
         self.question: asyncio.Task[Any] | None = None
