@@ -1,8 +1,8 @@
 """Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
 
 A line is either a decision or a sample. A decision has `picture` (its name: `_names`), `acts` on
-phrases and boxes of it (`_acts`), `action`, `who`, `when`, `seconds`, `queue` and, where they
-apply, `comment`, on the picture, and `undoes`, the `uid` of the decision that it takes back.
+phrases and boxes of it (`_acts`), `action`, `who`, `when` and, where they apply,
+`comment`, on the picture, and `undoes`, the `uid` of the decision that it takes back.
 `record` says where it was made. A sample has `sample`, `who`, `when`.
 
 Nothing in a decision is of a file of records: it holds wherever its names are.
@@ -21,7 +21,6 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import (
     Record,
     dump_line,
-    is_number,
     parse_line,
 )
 from dataflow_grounding.data.results_folder import annotations_of
@@ -363,18 +362,14 @@ def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
         )
     about: dict[str, Any] = {}
-    for name in ("uid", "action", "queue", "comment", "undoes"):
+    for name in ("uid", "action", "comment", "undoes"):
         value = request.get(name)
         removes_comment = name == "comment" and value == ""  # that of an earlier decision
         if value or removes_comment:
             about[name] = value
     for value in about.values():
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            raise InputError(
-                "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
-            )
-    seconds = request.get("seconds")
-    about["seconds"] = round(float(str(seconds)), 2) if is_number(seconds) else None
+            raise InputError("'uid' and 'comment' should be texts of at most 10,000 characters")
     return about
 
 

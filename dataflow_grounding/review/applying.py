@@ -23,7 +23,7 @@ from dataflow_grounding.review._overlay import (
     reviewer_verdict,
     version_of,
 )
-from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.reviewable import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that reviewed records can be written to."""

@@ -35,11 +35,9 @@ const reviewPhrases = (() => {
   const phraseOf = (letters, span) => ({ text: letters.slice(...span).join(""), char_span: span });
   // The span of an expression in code points.
   const spanOf = (view, e) => e.span && e.span.map((n) => [...view.caption.slice(0, n)].length);
-  // A phrase that is new, under an id that this page alone knows.
-  function fresh(view, letters, span) {
-    const id = `new ${view.key} ${Math.random().toString(36).slice(2)}`;
-    return { id, fresh: true, after: { status: "pending", verified: null, instances: [], ...phraseOf(letters, span) } };
-  }
+  // A phrase that is new: the server gives it an id.
+  const fresh = (letters, span) => ({ id: "", fresh: true,
+    after: { status: "pending", verified: null, instances: [], ...phraseOf(letters, span) } });
 
   // The changes that cut expression `e` where the span begins; or why not.
   function split(view, letters, span, e) {
@@ -47,19 +45,17 @@ const reviewPhrases = (() => {
     if (!own || span[0] <= own[0] || span[0] >= own[1]) return "Put the cursor where the phrase is to be split.";
     const first = trimmed(letters, [own[0], span[0]]);
     const second = trimmed(letters, [span[0], own[1]]);
-    return [{ id: e.id, after: given(e, phraseOf(letters, first)) }, fresh(view, letters, second)];
+    return [{ id: e.id, after: given(e, phraseOf(letters, first)) }, fresh(letters, second)];
   }
   // The changes that join expression `e` with the next one of the caption; or why not.
   function join(view, letters, e) {
     const own = spanOf(view, e);
     const next = nextOf(view, e);
     if (!own || !next) return "There is no phrase after this one.";
-    if (next.isOwn && next.instances.some(isOfPipeline)) {
-      return "The next phrase is new here, with boxes that weren't drawn or are wrong: undo these, and join it then.";
-    }
     const other = spanOf(view, next);
     const both = [Math.min(own[0], other[0]), Math.max(own[1], other[1])];
-    const instances = [...boxes(e), ...boxesOfJoined(next)];
+    const others = boxes(next).map((box, number) => ({ ...box, from: null, of: { id: next.id, box: number } }));
+    const instances = [...boxes(e), ...others];
     const status = instances.length ? "grounded" : e.status;
     return [{ id: e.id, after: given(e, { ...phraseOf(letters, both), instances, status }) },
       { id: next.id, after: null }];
@@ -69,15 +65,6 @@ const reviewPhrases = (() => {
       .sort((a, b) => a.span[0] - b.span[0] || a.span[1] - b.span[1]);
     return placed[placed.indexOf(e) + 1];
   }
-  const isOfPipeline = (box) => box.evidence !== "person" || box.verified !== true;
-  // The boxes of the phrase that is joined, as they are. If only this page knows the phrase's id, they count as newly
-  // drawn, because the server couldn't find them by the id.
-  function boxesOfJoined({ id, isOwn, instances }) {
-    return boxes({ instances }).map((box, number) => {
-      const joined = { ...box, from: null };
-      return isOwn ? joined : { ...joined, of: { id, box: number } };
-    });
-  }
 
   // The changes that make the selection a phrase ("add"), or that of expression `e` ("phrase"), or split `e` there, or
   // join it with the next one; or why not, as a text.
@@ -85,7 +72,7 @@ const reviewPhrases = (() => {
     const letters = [...view.caption];
     const span = selection(letters, way === "split");
     if (way !== "join" && !span) return "Select words in the caption first.";
-    if (way === "add") return [fresh(view, letters, span)];
+    if (way === "add") return [fresh(letters, span)];
     if (!e) return "Pick a phrase first.";
     if (way === "phrase") return [{ id: e.id, after: given(e, phraseOf(letters, span)) }];
     return way === "split" ? split(view, letters, span, e) : join(view, letters, e);

@@ -3,15 +3,14 @@
 
 const reviewSingle = (() => {
   const { node } = recordPage;
-  const { found, boxes, given, placeOf, viewOf, commit, hint, announce } = reviewDecisions;
+  const { found, boxes, given, placeOf, viewOf, hint, announce } = reviewDecisions;
   const HOW_TO_MEND = "Drag in the picture to draw the right box; a drag inside the picked one moves it. ] goes on.";
   const RESIZED = "The moved box counts as right.";
   const SHIFTED = "Moved, not judged yet: a accepts it.";
   const LOCKED = "This box is locked: l unlocks it.";
   const PICK_FIRST = "Pick a phrase first: by its number, or by a click in the list.";
 
-  const main = document.getElementById("main");
-  const page = {}; // what the page does: act() when an action begins, go(by), undo(), redo()
+  const hooks = {}; // what review.js does: act(run), go(by), undo(), redo(), tools(), button()
   let item = null; // what is looked at
   let picked = { id: null, box: null }; // an expression's id, and the index of one of its boxes; null for all of them
   let stage = null;
@@ -23,16 +22,16 @@ const reviewSingle = (() => {
   // Boxes that aren't seen, or can't be changed, by record, phrase and number; of this page alone.
   const hidden = new Set();
   const locked = new Set();
-  const boxName = (e, n) => `${item.record} ${e.id} ${n}`;
+  const boxName = (e, n) => `${item.place} ${e.id} ${n}`;
   const isIn = (set, e, instance) => set.has(boxName(e, e.instances.indexOf(instance)));
   const isLocked = () => picked.box !== null && locked.has(boxName(current(), picked.box));
   const isPicked = (e, instance) => e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
 
   function show(now) {
     item = now;
-    pick(item.id, placeOf(viewNow(), item));
+    pick(reviewDecisions.idOf(item), placeOf(item));
     const others = reviewDecisions.othersOf(item).map((text) => `“${text}”`).join(", ");
-    if (document.forms.wanted.elements.show.value === "mend") hint(HOW_TO_MEND);
+    if (page.asked().of === "mend") hint(HOW_TO_MEND);
     else if (others) hint(`One thing with a box of ${others}: what you decide counts for each.`);
   }
   function pick(id, box = null) {
@@ -73,7 +72,8 @@ const reviewSingle = (() => {
     });
     drawn.rows = rows;
     const seen = recordPage.boxesOf(view).filter(({ e, instance }) => !isIn(hidden, e, instance));
-    stage = reviewStage(view, seen, isLocked() ? null : boxNow(), isPicked, { draw: drawBox, move: moveBox, click: clicked }, stage);
+    const does = { draw: (...box) => hooks.act(() => drawBox(...box)), move: (...box) => hooks.act(() => moveBox(...box)), click: clicked };
+    stage = reviewStage(view, seen, isLocked() ? null : boxNow(), isPicked, does, stage);
     drawn.article.querySelector("figure").replaceChildren(stage.board, view.missing);
     recordPage.relight(drawn.article);
   }
@@ -128,22 +128,22 @@ const reviewSingle = (() => {
     const list = node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
     const text = node("div", { class: "text" },
       node("h2", { dir: "auto" }, view.id),
-      node("p", { class: "facts" }, view.path),
+      node("p", { class: "facts" }, view.path, " ", recordPage.fullLink(view)),
       view.notes.map((note) => node("p", { class: "missing" }, note)),
       recordPage.captionOf(view),
       view.expressions.length ? list : recordPage.listOf(view),
       commentOf(view));
     const article = recordPage.lightsUp(node("article", { class: "record single" }, node("figure"), text));
-    main.replaceChildren(page.tools(), article);
+    page.main.replaceChildren(hooks.tools(), article);
     return { article, list };
   }
   function commentOf(view) {
     const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
     comment.value = view.comment;
-    comment.addEventListener("change", () => commit("comment", latest(view), [], { comment: comment.value }));
+    comment.addEventListener("change", () => hooks.act(() =>
+      reviewDecisions.commit([reviewDecisions.decisionOf("comment", viewOf(view), [], { comment: comment.value })])));
     return comment;
   }
-  const latest = ({ place }) => viewOf({ record: place });
   function clicked(point) {
     const free = recordPage.boxesOf(viewNow())
       .filter(({ e, instance }) => !isIn(hidden, e, instance) && !isIn(locked, e, instance));
@@ -154,19 +154,22 @@ const reviewSingle = (() => {
     else pick(picked.id);
   }
 
-  // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
-  function change(action, e, more, items) {
-    page.act();
-    commit(action, viewNow(), [{ id: e.id, after: given(e, more) }], items && { items });
+  // Decide with changes, and show what stands then; returns the ids of what was decided on, none where it was refused.
+  async function commit(action, changes, items) {
+    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(action, viewNow(), changes, { items })]);
     drawNow();
+    return taken ? taken.ids : [];
   }
+  // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
+  const change = (action, e, more, items) => commit(action, [{ id: e.id, after: given(e, more) }], items);
   // Judge the picked box; without one, all boxes of the picked phrase; without a phrase, what nobody judged of the
   // record.
-  function judge(verified) {
+  async function judge(verified) {
     const changes = current() ? [judged(current(), isMeant, verified)] : judgedRest(verified);
-    commit(verified ? "accept" : "reject", viewNow(), changes, { items: [item] });
+    const taken = await commit(verified ? "accept" : "reject", changes, [item]);
+    if (!taken.length) return;
     announce(verified ? "Accepted" : "Rejected");
-    page.go(1);
+    await hooks.go(1);
   }
   const isOpen = (box) => typeof box.verified !== "boolean";
   const isMeant = (box, n) => picked.box === null || picked.box === n;
@@ -179,26 +182,19 @@ const reviewSingle = (() => {
     return { id: e.id, after: given(e, { verified, instances }) };
   }
   // A box that was dragged as a whole isn't judged by that: it may have been a slip.
-  function moveBox(bbox, isShifted = false) {
+  async function moveBox(bbox, isShifted = false) {
     const instances = boxes(current());
     const box = instances[picked.box];
     if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
-    const kept = cutToPicture(bbox, viewNow());
-    instances[picked.box] = { ...box, bbox: kept, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
-    change("move", current(), { instances });
-    hint(isShifted ? SHIFTED : RESIZED, page.button("Undo", "z", page.undo));
-    announce(`Box at ${kept.map(Math.round).join(", ")}`);
+    instances[picked.box] = { ...box, bbox, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
+    const taken = await change("move", current(), { instances });
+    if (!taken.length) return null;
+    hint(isShifted ? SHIFTED : RESIZED, hooks.button("Undo", "z", hooks.undo));
+    announce(`Box at ${boxNow()?.map(Math.round).join(", ")}`);
     return null;
   }
-  // A box cut to its picture, as the server cuts it. Before the server answers, the next key would otherwise move a box
-  // of another size. A box that is wholly outside of the picture stays as it is, so that the server says so.
-  function cutToPicture([x1, y1, x2, y2], { width, height }) {
-    if (!width || !height) return [x1, y1, x2, y2];
-    const inside = [Math.max(x1, 0), Math.max(y1, 0), Math.min(x2, width), Math.min(y2, height)];
-    return inside[0] < inside[2] && inside[1] < inside[3] ? inside : [x1, y1, x2, y2];
-  }
   // Put a drawn box in the place of the picked one; without one, it is a further box of the picked phrase.
-  function drawBox(bbox) {
+  async function drawBox(bbox) {
     const e = current();
     if (!e) return hint(PICK_FIRST);
     if (isLocked()) {
@@ -211,7 +207,7 @@ const reviewSingle = (() => {
     const from = picked.box;
     if (from === null) picked.box = instances.length;
     instances[picked.box] = { from, bbox: exact, verified: true };
-    change("draw", e, { instances, status: "grounded" }, from === null ? undefined : [item]);
+    await change("draw", e, { instances, status: "grounded" }, [item]);
     announce(from === null ? "Box drawn" : "Box replaced");
     return null;
   }
@@ -223,54 +219,50 @@ const reviewSingle = (() => {
     return hint("Draw a further box of this phrase.");
   }
   function arrow(event) {
-    if (isLocked()) {
-      hint(LOCKED);
-      return;
-    }
+    if (isLocked()) return hint(LOCKED);
     const far = event.shiftKey ? 10 : 1;
     const by = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] }[event.key];
-    if (boxNow()) stage.nudge(event.altKey && [false, false, true, true], by);
+    if (boxNow()) return moveBox(stage.nudged(event.altKey && [false, false, true, true], by));
+    return null;
   }
-  function nothingThere() {
+  async function nothingThere() {
     if (!current()) return;
-    change("absent", current(), { instances: [], status: "none", verified: true }, [item]);
+    await change("absent", current(), { instances: [], status: "none", verified: true }, [item]);
     announce("Not in the picture");
   }
   function remove() {
     const e = current();
-    if (e && picked.box === null) removePhrase(e);
-    else if (e) removeBox(e);
+    if (!e) return null;
+    return picked.box === null ? removePhrase(e) : removeBox(e);
   }
-  function removePhrase(e) {
-    commit("delete", viewNow(), [{ id: e.id, after: null }], { items: [item] });
+  async function removePhrase(e) {
+    await commit("delete", [{ id: e.id, after: null }], [item]);
     announce(`Deleted: ${e.text}`);
     pick(null);
   }
-  function removeBox(e) {
+  async function removeBox(e) {
     if (isLocked()) return hint(LOCKED);
-    if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
     const instances = boxes(e).filter((_, n) => n !== picked.box);
     const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
     picked.box = null;
-    change("delete", e, { instances, ...bare }, [item]);
+    await change("delete", e, { instances, ...bare }, [item]);
     announce("Box deleted");
     return null;
   }
   // Give the picked box, or all of the phrase, to another phrase: with classes, say which class it is.
-  function giveTo(other) {
+  async function giveTo(other) {
     const e = current();
-    const view = viewNow();
     const numbers = e.instances.map((_, n) => n).filter(isMeantNow);
-    const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true,
-      ...(!e.isOwn && { of: { id: e.id, box: n } }) }));
+    const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true, of: { id: e.id, box: n } }));
     const left = boxes(e).filter((_, n) => !numbers.includes(n));
     const bare = !left.length && { status: "none", verified: null };
-    commit("give", view, [
+    const taken = await commit("give", [
       { id: other.id, after: given(other, { instances: [...boxes(other), ...moved], status: "grounded" }) },
       { id: e.id, after: given(e, { instances: left, ...bare }) },
-    ], { items: [item] });
+    ], [item]);
+    if (!taken.length) return;
     pick(other.id, other.instances.length);
-    hint(`Now ${other.text}.`, page.button("Undo", "z", page.undo));
+    hint(`Now ${other.text}.`, hooks.button("Undo", "z", hooks.undo));
     announce(`Given to ${other.text}`);
   }
   const isMeantNow = (n) => isMeant(null, n);
@@ -280,17 +272,15 @@ const reviewSingle = (() => {
     if (isLocked()) return hint(LOCKED);
     const others = viewNow().expressions.filter((other) => other !== e);
     if (!others.length) return hint("There is no other phrase.");
-    return reviewChooser(e, others, giveTo);
+    return reviewChooser(e, others, (other) => hooks.act(() => giveTo(other)));
   }
-  function phrased(way) {
-    const view = viewNow();
-    const changes = reviewPhrases(way, view, current());
-    const isWhyNot = typeof changes === "string";
-    hint(isWhyNot ? changes : "");
-    if (isWhyNot) return;
-    commit(way, view, changes);
+  async function phrased(way) {
+    const changes = reviewPhrases(way, viewNow(), current());
+    if (typeof changes === "string") return hint(changes);
+    const [first] = await commit(way, changes);
     getSelection().removeAllRanges();
-    pick(changes[0].id);
+    if (first) pick(first);
+    return null;
   }
   // Pick the phrase instead of one of its boxes; where that is so already, nothing.
   function unpick() {
@@ -303,23 +293,11 @@ const reviewSingle = (() => {
     hint("Click the outermost points: left, top, right, bottom, in any order.");
   }
 
-  // The server has taken a decision: a record is `view` now, and was `old`. If it is the one that is looked at, show
-  // that.
-  function taken(view, old, isTyping) {
-    if (!stage || !item || viewNow() !== view) return;
-    if (picked.id && !found(view, picked.id)) { // one that was added has another id now
-      const { text } = found(old, picked.id) || {};
-      const now = view.expressions.find((e) => !found(old, e.id) && e.text === text);
-      picked.id = now ? now.id : null;
-    }
-    if (!stage.isBusy() && !isTyping && getSelection().isCollapsed) drawNow();
-  }
-
   const actions = { // by key: what its button says, where it has one, and what it does
     a: ["Accept", () => judge(true)],
     x: ["Reject", () => judge(false)],
-    "]": ["Next", () => page.go(1)],
-    "[": ["Previous", () => page.go(-1)],
+    "]": ["Next", () => hooks.go(1)],
+    "[": ["Previous", () => hooks.go(-1)],
     m: ["Not in the picture", nothingThere],
     k: ["Another phrase or class", choose],
     b: ["Add a box", addBox],
@@ -331,8 +309,8 @@ const reviewSingle = (() => {
     j: ["Join with next", () => phrased("join")],
     h: ["Hide", () => flipPicked(hidden)],
     l: ["Lock", () => flipPicked(locked)],
-    z: ["Undo", () => page.undo()],
-    y: ["Redo", () => page.redo()],
+    z: ["Undo", () => hooks.undo()],
+    y: ["Redo", () => hooks.redo()],
     "+": ["Zoom in", () => stage.zoom(1.25)],
     "-": ["Zoom out", () => stage.zoom(0.8)],
     0: [null, () => stage.whole()],
@@ -346,5 +324,5 @@ const reviewSingle = (() => {
     " ": [null, () => { stage.hand = true; }],
   };
   const letGo = () => { if (stage) stage.hand = false; }; // of the picture, which Space holds
-  return { page, actions, show, pick, pickNumber, drawNow, taken, letGo, phraseCount: () => viewNow().expressions.length };
+  return { hooks, actions, show, pick, pickNumber, letGo, phraseCount: () => viewNow().expressions.length };
 })();
