@@ -5,7 +5,7 @@ filtered by, such as `doubtful` (FLAGS has all).
 """
 
 from bisect import bisect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
@@ -77,7 +77,11 @@ class Index:
         }
 
     def row_of(
-        self, record: Mapping[str, Any], phrases: Phrases, marks: Collection[str]
+        self,
+        record: Mapping[str, Any],
+        phrases: Phrases,
+        items: Iterable[Item],
+        marks: Collection[str],
     ) -> list[Any]:
         """Return what `page.js` reads: ["a.jpg", 8, [["red cup", 4]], [95], 0, 4, ""].
 
@@ -87,7 +91,7 @@ class Index:
         """
         scores: list[int] = []
         sides = 0
-        for item in items_of(phrases):
+        for item in items:
             if item.box is None:
                 continue
             box = phrases.rows[item.id]["instances"][item.box]

@@ -198,21 +198,15 @@ def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list
 
 
 class _Download:
-    """Takes one downloaded file of decisions over, line by line, with ids and versions from here.
-
-    The page that offered it knew no decision that was taken here since, and made up ids for the
-    expressions that it added, whose changes are `fresh`.
-    """
+    """Takes one downloaded file of decisions over, line by line, with versions from here."""
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
         self._reviewable = reviewable
         self._decisions = decisions
-        # The version that this file's last decision left, by record and the expression's id here.
-        # If that decision was refused, "refused" takes its place. No expression has that version,
-        # so later decisions that build on the refused one are refused, too.
+        # The version that this file's last decision left, by record and the expression's id. If
+        # that decision was refused, "refused" takes its place. No expression has that version, so
+        # later decisions that build on the refused one are refused, too.
         self._versions: dict[tuple[str, str], str] = {}
-        # By the file's id of an expression that it added: the id that it got here.
-        self._ids: dict[str, str] = {}
 
     def take(self, row: Row) -> None:
         """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
@@ -226,12 +220,8 @@ class _Download:
             self._decide(key, decision, changes)
         except (InputError, BrokenRow):
             for change in changes:  # so that later decisions that build on them are refused
-                self._versions[key, self._id_here(change)] = "refused"
+                self._versions[key, str(change.get("id"))] = "refused"
             raise
-
-    def _id_here(self, change: Mapping[str, Any]) -> str:
-        file_id = str(change.get("id"))
-        return self._ids.get(file_id, file_id)
 
     def _decide(
         self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
@@ -241,16 +231,10 @@ class _Download:
         record = self._reviewable.record(self._reviewable.index_of[key])
         changes_here = []
         for change in changes:
-            id = self._id_here(change)
+            id = str(change.get("id"))
             version = self._versions.get((key, id), change.get("version"))
-            changes_here.append({**change, "id": id, "version": version})
+            changes_here.append({**change, "version": version})
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "changes": changes_here}
-        changes_made = self._decisions.decide(record, key, decision_here, who)
-        # Both lists have one order. They may differ in length: an undo states no changes, and a
-        # decision that was taken before returns the changes that it made then.
-        for change, made in zip(changes, changes_made, strict=False):
-            if change.get("fresh"):  # the file's later lines name it by an id that the page made up
-                self._ids[str(change.get("id"))] = made["id"]
-        for made in changes_made:
+        for made in self._decisions.decide(record, key, decision_here, who):
             self._versions[key, made["id"]] = version_of(made["after"])

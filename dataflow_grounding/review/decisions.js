@@ -176,8 +176,23 @@ const reviewDecisions = (() => {
 
   // Send decisions until the server has answered, and return those that it took, with the `ids` of what they are on.
   async function send(decisions) {
-    waiting = decisions;
+    const taken = [];
+    for (waiting = decisions; waiting.length;) taken.push(...await sendSome(apart(waiting)));
+    return taken;
+  }
+  // Those that can be sent at once: a second one on a phrase needs the version that the first one leaves.
+  function apart(decisions) {
+    const busy = new Set();
+    return decisions.filter(({ record, changes }) => {
+      const names = changes.map(({ id }) => `${record} ${id}`);
+      const isFree = !names.some((name) => busy.has(name));
+      names.forEach((name) => busy.add(name));
+      return isFree;
+    });
+  }
+  async function sendSome(decisions) {
     tellSaved();
+    decisions.forEach(stamp);
     let said = null;
     while (!said) {
       try {
@@ -190,19 +205,22 @@ const reviewDecisions = (() => {
         await pause(AGAIN);
       }
     }
-    waiting = [];
+    waiting = waiting.filter((decision) => !decisions.includes(decision));
     lost = "";
     const told = decisions.map((decision, n) => ({ ...decision, ...said.answers[n] }));
-    refused = told.filter(({ error }) => error);
+    refused.push(...told.filter(({ error }) => error));
     tell(whyRefused());
     learn(said);
     return told.filter(({ error }) => !error);
   }
   const newUid = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
-  // A decision on record `view`; `items` are what is decided by it. Each change gets the version that the reviewer saw.
+  // Give each change of a decision the version that the reviewer saw.
+  function stamp({ place, changes }) {
+    for (const change of changes) change.version = (!change.fresh && found(views.get(place), change.id)?.version) || "";
+  }
+  // A decision on record `view`; `items` are what is decided by it.
   function decisionOf(action, view, wanted, { items = [], ...more } = {}) {
-    const changes = withSameThings(view, wanted)
-      .map((change) => ({ ...change, version: (!change.fresh && found(view, change.id)?.version) || "" }));
+    const changes = withSameThings(view, wanted);
     return { uid: newUid(), place: view.place, record: view.key, digest: view.digest, action, changes, items, ...more };
   }
   // Take decisions, which one undo takes back.
@@ -224,6 +242,7 @@ const reviewDecisions = (() => {
   }
   // The address of a file with the decisions that the server doesn't have, for a download.
   function fileOf() {
+    waiting.forEach(stamp);
     const { who } = page.about.review;
     const lines = waiting.map(({ items, ...decision }) => `${JSON.stringify({ ...decision, ...(who && { who }) })}\n`);
     return URL.createObjectURL(new Blob(lines));

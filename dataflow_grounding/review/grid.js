@@ -43,7 +43,7 @@ const reviewGrid = (() => {
     onScreen.clear();
     scrolledTo = null;
     scrollTo(0, 0); // where the page before was accepted, its last cells were on the screen
-    cells.forEach((cell) => screen.observe(cell));
+    main.querySelectorAll(".cell").forEach((cell) => screen.observe(cell));
     reviewDecisions.announce(`${counted(cells.length, "cell")}, ${markedOnPage().length} marked: ${headOf(isOfBoxes)}`);
     seen(now);
   }

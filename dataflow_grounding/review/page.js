@@ -279,6 +279,7 @@ const page = (() => {
       const change = name === "head" ? { heads: text ? [text] : [] } : { [name]: text };
       replace(name === "side" ? change : { ...change, page: "" });
     });
+    fields.addEventListener("change", ({ target }) => { if (about.review) target.blur(); }); // keys are the page's again
     app.hidden = false;
   }
 
@@ -410,7 +411,7 @@ const page = (() => {
   async function show() {
     const state = asked();
     showFilters(state);
-    if (about.review && state.view !== "pictures") return reviewPage.show(state);
+    if (about.review && state.view !== "pictures") return reviewPage.show();
     return showRecords(state);
   }
   function showFilters(state) {
@@ -496,7 +497,6 @@ const page = (() => {
     window.addEventListener("hashchange", () => show().catch(fail));
     return show();
   }).catch(fail));
-  return { take: taken, about, asked, addressOf, isFiltered, go, replace, matching, itemsOf, itemsAmong, wordsOf, count, main, part, fail,
-    show: () => show().catch(fail), rows: () => rows, labelOf: ({ place, e }) => nameOf(rows[place][2][e][1]),
+  return { take: taken, about, asked, addressOf, isFiltered, go, matching, itemsOf, itemsAmong, count, main, part, rows: () => rows, labelOf: ({ place, e }) => nameOf(rows[place][2][e][1]),
     textOf: ({ place, e }) => rows[place][2][e][0] };
 })();

@@ -9,6 +9,7 @@ const reviewPage = (() => {
   const AHEAD = 20; // records that are asked for at once, one by one
   const TYPING = 800; // milliseconds within which a second digit belongs to the first
   const ALWAYS = ["a", "x", "]"]; // keys whose buttons aren't in the menu
+  const WAYS = ["]", "[", "z", "y", "Enter"]; // keys that decide on nothing that is shown one by one
 
   const byId = (id) => document.getElementById(id);
   let list = []; // what is asked for, in its order
@@ -42,16 +43,21 @@ const reviewPage = (() => {
     return groups.sort((a, b) => b.doubt - a.doubt).flatMap(({ group }) =>
       group.sort((a, b) => page.textOf(a).localeCompare(page.textOf(b))));
   }
-  // Show what the address asks for, beginning with `goal` where that is among it.
-  async function show(state, goal = null) {
+  // Show what the address asks for, once what was begun is done.
+  function show() {
     act(); // what was typed is saved
+    acting = acting.then(() => showNow()).catch(failed);
+    return acting;
+  }
+  // The same at once; one by one it begins with the record at a place where that is asked for.
+  async function showNow(place = null) {
+    const state = asked();
     list = listOf(state);
-    at = goal ? Math.max(0, list.findIndex(({ place, e }) => place === goal.place && e === goal.e)) : 0;
+    at = isGrid() ? 0 : Math.max(0, list.findIndex((item) => item.place === place));
     page.part(".pages.main").replaceChildren();
     main.className = "records";
     page.part(".note").replaceChildren(page.isFiltered(state)
       ? node("a", { href: page.addressOf({ view: state.view, order: state.order }) }, "Clear filters") : "");
-    if (isGrid() && goal) at = 0;
     return isGrid() ? showPage() : showSingle();
   }
 
@@ -98,24 +104,18 @@ const reviewPage = (() => {
     typed = "";
     tellShown();
     reviewSingle.show(list[at]);
-    if (list[at].again) tell(list[at].again);
     return null;
   }
   // Go on to the next item that is still asked for, or back.
   function go(by) {
-    do at += by; while (list[at] && !list[at].again && !isWanted(list[at]));
-    if (at < 0) at = 0;
-    bringBack();
+    do at += by; while (list[at] && !isWanted(list[at]));
+    at = Math.max(at, 0);
     return showSingle();
-  }
-  // Items of which nothing was taken come next.
-  function bringBack() {
-    const again = reviewDecisions.whyRefused();
-    list.splice(at, 0, ...reviewDecisions.refused().map((item) => ({ ...item, again })));
   }
 
   // Whether the records of items are here. While they are on their way, what is still shown isn't what keys are for.
   async function known(items) {
+    if (items.every(viewOf)) return true;
     main.inert = true;
     try {
       await reviewDecisions.viewsAt(items.map(({ place }) => place));
@@ -150,7 +150,7 @@ const reviewPage = (() => {
     shown = { items: [] };
     announce(`The end; left: ${reviewDecisions.leftText()}`);
   }
-  const again = () => page.show();
+  const again = () => showNow();
   function nothingLeftText() {
     if (page.isFiltered(asked())) return "Nothing is left of what is shown here.";
     return left.boxes + left.phrases > 0 ? "Nothing is left that has a box." : "Nothing is left to decide here.";
@@ -184,13 +184,15 @@ const reviewPage = (() => {
     const last = await reviewDecisions.undo(redo);
     if (!last) return null;
     announce(redo ? "Done again" : "Undone");
-    const [{ place, items: [item] }] = last;
-    const goal = item || { place };
-    if (isGrid()) return show(asked(), goal);
-    const now = list.findIndex((one) => one.place === place && (!item || one.e === item.e));
-    if (now < 0) return show(asked(), goal);
-    at = now;
-    return showSingle();
+    const [{ place, ids: [id] }] = last;
+    if (isGrid() || !list.some((item) => item.place === place)) return showNow(place);
+    const isOfPhrase = (item) => item.place === place && reviewDecisions.idOf(item) === id;
+    if (!list[at] || !isOfPhrase(list[at])) {
+      at = list.findIndex(isOfPhrase);
+      if (at < 0) at = list.findIndex((item) => item.place === place);
+    }
+    await showSingle();
+    return id && reviewSingle.pickUnlessPicked(id);
   }
 
   // Buttons: some in sight, the others in a menu.
@@ -238,7 +240,7 @@ const reviewPage = (() => {
     }
   }
   function isNumber(key) {
-    if (actionsNow()[key] || [{}, END_ACTIONS].includes(actionsNow()) || !/^[0-9]$/.test(key)) return false;
+    if (![GRID_ACTIONS, reviewSingle.actions].includes(actionsNow()) || !/^[0-9]$/.test(key)) return false;
     return isGrid() || key !== "0" || (typed !== "" && isWithin());
   }
   const isUndo = (event) => (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
@@ -265,10 +267,12 @@ const reviewPage = (() => {
   }
   function runKey(event, key) {
     const [, run] = actionsNow()[key] || [];
-    if (isNumber(key)) act(() => numbered(key));
-    else if (run) act(() => (main.inert ? null : run(event)));
-    else return;
+    const isOfNumber = isNumber(key);
+    if (!run && !isOfNumber) return;
     event.preventDefault();
+    if (main.inert) return; // what is still shown is gone
+    const seen = list[at]; // by the time that a key has its turn, another one may be shown
+    act(() => (isOfNumber ? numbered(key) : (WAYS.includes(key) || list[at] === seen) && run(event)));
   }
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", (event) => { if (event.key === " ") reviewSingle.letGo(); });

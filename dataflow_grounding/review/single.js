@@ -41,6 +41,7 @@ const reviewSingle = (() => {
     drawNow();
     announce(pickedText(e));
   }
+  const pickUnlessPicked = (id) => (picked.id === id ? null : pick(id));
   function pickedText(e) {
     if (!e) return `${viewNow().id}: no phrase is picked`;
     const boxText = picked.box === null ? reviewDecisions.counted(e.instances.length, "box", "boxes")
@@ -324,5 +325,5 @@ const reviewSingle = (() => {
     " ": [null, () => { stage.hand = true; }],
   };
   const letGo = () => { if (stage) stage.hand = false; }; // of the picture, which Space holds
-  return { hooks, actions, show, pick, pickNumber, letGo, phraseCount: () => viewNow().expressions.length };
+  return { hooks, actions, show, pickUnlessPicked, pickNumber, letGo, phraseCount: () => viewNow().expressions.length };
 })();

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.review.queues import Queue, Reviewable
 from dataflow_grounding.testing import EchoAnswers
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.endpoint import endpoint_of
+from tests.support.reviewing import most_doubtful
 from tests.support.workplace import Done, Workplace, caption, command
 
 ROWS = 30
@@ -133,9 +133,7 @@ def test_a_review_shows_rare_remarks_first(odd: tuple[Workplace, Done], tmp_path
         lines.append(dump_line({**record, **own, **suspect}))
     shutil.copytree(odd[0].results, tmp_path / "results")
     (tmp_path / "results" / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")
-    wanted = {**dict.fromkeys(("status", "text", "head", "below"), ""), "order": "doubt"}
-    queue = Queue(Reviewable(str(tmp_path / "results")), wanted)
-    by_doubt = [item.record for item, why in queue.why.items() if why == "doubt"]
+    by_doubt = [item.record for item in most_doubtful(str(tmp_path / "results"))]
     rare = [record for record in by_doubt if record in ODD]
     assert rare
     assert by_doubt[: len(rare)] == rare

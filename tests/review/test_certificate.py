@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.evaluation.metrics.bounds import clopper_pearson
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
+from tests.support.reviewing import Asked, left
 from tests.support.workplace import command, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ class Review:
         uid = os.urandom(6).hex()
         changes = [change] if change else []
         decision = {"uid": uid, "record": key, "action": action, "changes": changes, **more}
-        [answer] = self.session.decide([decision])
+        [answer] = self.session.decide([decision])["answers"]
         assert answer["error"] == ""
         return {**answer, "uid": uid}
 
@@ -115,9 +116,8 @@ class Review:
             if item not in but:
                 self.judge(item, item not in wrong)
 
-    def left(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.session.next({"most": "100", "place": "0"})["items"]
-        return items
+    def left(self) -> list[Asked]:
+        return left(self.session)
 
 
 @pytest.fixture
@@ -411,9 +411,9 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
         assert name in said
     assert f"`dataflowgrounding review {results} --sample 80 --seed 0` asks for the open" in said
     asked = reviewer.left()
-    assert sorted((item["id"], item["box"]) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
+    assert sorted((item.id, item.box) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
     for item in asked:
-        reviewer.judge((item["id"][:2], item["id"], item["box"]))
+        reviewer.judge((item.id[:2], item.id, item.box))
     found = certified(results)
     assert (found["reviewers"], "not_settled" in found) == ({"ann": 78, "ben": 2}, False)
 
@@ -428,7 +428,7 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     del change["after"]["instances"][0]
     reviewer.decide(item[0], change, action="delete")
     [asked] = reviewer.left()
-    assert (asked["id"], asked["box"]) == item[1:]
+    assert (asked.id, asked.box) == item[1:]
     reviewer.judge((*item[:2], 0))
     assert reviewer.left() == []
     found = certified(results)["boxes"]

@@ -21,7 +21,8 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review import _report_files as report_files
-from dataflow_grounding.review._report import FLAGS, write_report
+from dataflow_grounding.review._index import FLAGS
+from dataflow_grounding.review._report import write_report
 from dataflow_grounding.review._versions import Version
 from tests.support.workplace import write_rows
 
