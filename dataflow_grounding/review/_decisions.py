@@ -1,9 +1,9 @@
 """Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
 
 A line is either a decision or a sample. A decision has `picture` (its name: `_names`), `acts` on
-phrases and boxes of it (`_acts`), `action`, `who`, `when` and, where they apply,
-`comment`, on the picture, and `undoes`, the `uid` of the decision that it takes back.
-`record` says where it was made. A sample has `sample`, `who`, `when`.
+phrases and boxes of it (`_acts`), `who`, `when` and, where they apply, `comment`, on the picture,
+and `undoes`, the `uid` of the decision that it takes back. `record` says where it was made. A
+sample has `sample`, `who`, `when`.
 
 Nothing in a decision is of a file of records: it holds wherever its names are.
 """
@@ -31,22 +31,6 @@ from dataflow_grounding.review._names import PictureName, names_of
 from dataflow_grounding.review._overlay import Outcome, next_id, version_of
 from dataflow_grounding.review._record_view import Expression, expressions_of
 
-# What a decision may say that it did.
-ACTIONS = (
-    "accept",
-    "reject",
-    "absent",
-    "draw",
-    "move",
-    "phrase",
-    "split",
-    "join",
-    "give",
-    "add",
-    "delete",
-    "comment",
-    "undo",
-)
 MOST_CHARACTERS = 10_000  # of a comment
 
 
@@ -101,7 +85,6 @@ class Decisions:
         self._boxes = set[tuple[str, tuple[float, ...]]]()
         self._sizes = set[int | None]()  # of the pictures, in bytes
         self._sizes_of_whole = set[int | None]()  # of those with a comment, or a phrase that is new
-        self._paths_of_whole = set[str | None]()
         # how far the file was read; what others append later is read by `refresh`
         self._bytes_read = 0
         self._lines_read = 0
@@ -154,7 +137,6 @@ class Decisions:
         self._sizes.add(picture.size)
         if "comment" in line or any("added" in act for act in line["acts"]):
             self._sizes_of_whole.add(picture.size)
-            self._paths_of_whole.add(picture.path)
         for act in line["acts"]:
             if "box" in act:
                 self._boxes.add((act["phrase"], tuple(act["box"])))
@@ -357,12 +339,8 @@ def _phrases_in(line: Mapping[str, Any]) -> set[str]:
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a decision's line that come after its `changes`, checked."""
-    if request.get("action") not in ACTIONS:
-        raise InputError(
-            f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
-        )
     about: dict[str, Any] = {}
-    for name in ("uid", "action", "comment", "undoes"):
+    for name in ("uid", "comment", "undoes"):
         value = request.get(name)
         removes_comment = name == "comment" and value == ""  # that of an earlier decision
         if value or removes_comment:

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
@@ -51,10 +50,21 @@ def apply_decisions(
     # boxes, too, even if the user names it as `out` and wants none.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
-    held = _decisions_held(files, decisions)
-    if not held:
+    if not decisions.lines:
         raise _no_decisions(results, files, refused)
-    counts, boxes_left_out = _write_reviewed(path, files, decisions, keep_rejected or is_own_file)
+    held = set[int]()  # the numbers of the decisions that say something of the records
+    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
+
+    def reviewed_records() -> Iterator[Record]:
+        for record, reviewed in _with_reviewed(files, decisions, held):
+            _count_reviewed(record, reviewed, counts)
+            yield reviewed
+        if not held:  # nothing is written then
+            raise _no_decisions(results, files, refused)
+
+    with errors_as(InputError, f"can't write {path}"):
+        without_rejected = WithoutRejected(keep_rejected or is_own_file)
+        write_rows(path, without_rejected(reviewed_records()))
     if is_own_file:
         note_source(files.annotations, digest_of(files.annotations) or "")
     else:
@@ -62,8 +72,8 @@ def apply_decisions(
     return {
         "reviewed": path,
         **counts,
-        "boxes_left_out": boxes_left_out,
-        "decisions": held,
+        "boxes_left_out": without_rejected.boxes,
+        "decisions": len(held),
         "taken_over": new_count,
         "refused": refused,
     }
@@ -98,24 +108,9 @@ def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> Non
         raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
-def _write_reviewed(
-    path: str, files: ReviewFiles, decisions: Decisions, keep_rejected: bool
-) -> tuple[Counter[str], int]:
-    """Write the reviewed records; return counts of them, and how many boxes were left out."""
-    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
-
-    def counted() -> Iterator[Record]:
-        for record, reviewed in _with_reviewed(files, decisions):
-            _count_reviewed(record, reviewed, counts)
-            yield reviewed
-
-    with errors_as(InputError, f"can't write {path}"):
-        without_rejected = WithoutRejected(keep_rejected)
-        write_rows(path, without_rejected(counted()))
-    return counts, without_rejected.boxes
-
-
-def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[Record, Record]]:
+def _with_reviewed(
+    files: ReviewFiles, decisions: Decisions, held: set[int]
+) -> Iterator[tuple[Record, Record]]:
     """Yield each record as the pipeline wrote it, and with all decisions on it."""
     for _, record in records_with_keys(files.annotations):
         try:
@@ -123,17 +118,8 @@ def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[R
         except BrokenRow:  # it has no phrases that a decision could be on
             yield record, record
         else:
+            held.update(review.decisions)
             yield record, as_reviewed(record, review.outcomes, review.comment)
-
-
-def _decisions_held(files: ReviewFiles, decisions: Decisions) -> int:
-    """Return how many decisions say something of the records."""
-    held = set[int]()
-    if decisions.lines:
-        for _, record in records_with_keys(files.annotations):
-            with suppress(BrokenRow):
-                held.update(decisions.review_of(record).decisions)
-    return len(held)
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:

@@ -219,9 +219,9 @@ const reviewDecisions = (() => {
     for (const change of changes) change.version = (!change.fresh && found(views.get(place), change.id)?.version) || "";
   }
   // A decision on record `view`; `items` are what is decided by it.
-  function decisionOf(action, view, wanted, { items = [], ...more } = {}) {
+  function decisionOf(view, wanted, { items = [], ...more } = {}) {
     const changes = withSameThings(view, wanted);
-    return { uid: newUid(), place: view.place, record: view.key, digest: view.digest, action, changes, items, ...more };
+    return { uid: newUid(), place: view.place, record: view.key, digest: view.digest, changes, items, ...more };
   }
   // Take decisions, which one undo takes back.
   async function commit(decisions) {
@@ -236,7 +236,7 @@ const reviewDecisions = (() => {
     const last = from.pop()?.reverse();
     if (!last) return null;
     const taken = await send(last.map((decision) =>
-      ({ ...decision, uid: newUid(), action: "undo", changes: [], undoes: decision.uid, comment: undefined })));
+      ({ ...decision, uid: newUid(), changes: [], undoes: decision.uid, comment: undefined })));
     if (taken.length) to.push(taken);
     return last;
   }

@@ -179,16 +179,15 @@ const reviewGrid = (() => {
     if (items.some((item) => markOf(item) === "absent")) {
       if (instances.every((box) => box.verified === false)) {
         const after = reviewDecisions.given(e, { instances: [], status: "none", verified: true });
-        return reviewDecisions.decisionOf("absent", view, [{ id: e.id, after }], { items });
+        return reviewDecisions.decisionOf(view, [{ id: e.id, after }], { items });
       }
       reviewDecisions.hint(`“${e.text}” has other boxes in its picture: what is marked is rejected alone.`);
     }
     const verified = !items.some(isMarked);
-    const isWrong = instances.some((box) => box.verified === false) || !verified;
     // A reviewer who accepts a phrase without a box says that it isn't there, even if the model left that open.
     const status = !instances.length && verified ? "none" : e.status;
     const after = reviewDecisions.given(e, { instances, verified, status });
-    return reviewDecisions.decisionOf(isWrong ? "reject" : "accept", view, [{ id: e.id, after }], { items });
+    return reviewDecisions.decisionOf(view, [{ id: e.id, after }], { items });
   }
 
   // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.

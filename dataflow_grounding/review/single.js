@@ -142,7 +142,7 @@ const reviewSingle = (() => {
     const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
     comment.value = view.comment;
     comment.addEventListener("change", () => hooks.act(() =>
-      reviewDecisions.commit([reviewDecisions.decisionOf("comment", viewOf(view), [], { comment: comment.value })])));
+      reviewDecisions.commit([reviewDecisions.decisionOf(viewOf(view), [], { comment: comment.value })])));
     return comment;
   }
   function clicked(point) {
@@ -156,18 +156,18 @@ const reviewSingle = (() => {
   }
 
   // Decide with changes, and show what stands then; returns the ids of what was decided on, none where it was refused.
-  async function commit(action, changes, items) {
-    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(action, viewNow(), changes, { items })]);
+  async function commit(changes, items) {
+    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(viewNow(), changes, { items })]);
     drawNow();
     return taken ? taken.ids : [];
   }
   // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
-  const change = (action, e, more, items) => commit(action, [{ id: e.id, after: given(e, more) }], items);
+  const change = (e, more, items) => commit([{ id: e.id, after: given(e, more) }], items);
   // Judge the picked box; without one, all boxes of the picked phrase; without a phrase, what nobody judged of the
   // record.
   async function judge(verified) {
     const changes = current() ? [judged(current(), isMeant, verified)] : judgedRest(verified);
-    const taken = await commit(verified ? "accept" : "reject", changes, [item]);
+    const taken = await commit(changes, [item]);
     if (!taken.length) return;
     announce(verified ? "Accepted" : "Rejected");
     await hooks.go(1);
@@ -188,7 +188,7 @@ const reviewSingle = (() => {
     const box = instances[picked.box];
     if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
     instances[picked.box] = { ...box, bbox, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
-    const taken = await change("move", current(), { instances });
+    const taken = await change(current(), { instances });
     if (!taken.length) return null;
     hint(isShifted ? SHIFTED : RESIZED, hooks.button("Undo", "z", hooks.undo));
     announce(`Box at ${boxNow()?.map(Math.round).join(", ")}`);
@@ -208,7 +208,7 @@ const reviewSingle = (() => {
     const from = picked.box;
     if (from === null) picked.box = instances.length;
     instances[picked.box] = { from, bbox: exact, verified: true };
-    await change("draw", e, { instances, status: "grounded" }, [item]);
+    await change(e, { instances, status: "grounded" }, [item]);
     announce(from === null ? "Box drawn" : "Box replaced");
     return null;
   }
@@ -228,7 +228,7 @@ const reviewSingle = (() => {
   }
   async function nothingThere() {
     if (!current()) return;
-    await change("absent", current(), { instances: [], status: "none", verified: true }, [item]);
+    await change(current(), { instances: [], status: "none", verified: true }, [item]);
     announce("Not in the picture");
   }
   function remove() {
@@ -237,7 +237,7 @@ const reviewSingle = (() => {
     return picked.box === null ? removePhrase(e) : removeBox(e);
   }
   async function removePhrase(e) {
-    await commit("delete", [{ id: e.id, after: null }], [item]);
+    await commit([{ id: e.id, after: null }], [item]);
     announce(`Deleted: ${e.text}`);
     pick(null);
   }
@@ -246,7 +246,7 @@ const reviewSingle = (() => {
     const instances = boxes(e).filter((_, n) => n !== picked.box);
     const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
     picked.box = null;
-    await change("delete", e, { instances, ...bare }, [item]);
+    await change(e, { instances, ...bare }, [item]);
     announce("Box deleted");
     return null;
   }
@@ -257,7 +257,7 @@ const reviewSingle = (() => {
     const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true, of: { id: e.id, box: n } }));
     const left = boxes(e).filter((_, n) => !numbers.includes(n));
     const bare = !left.length && { status: "none", verified: null };
-    const taken = await commit("give", [
+    const taken = await commit([
       { id: other.id, after: given(other, { instances: [...boxes(other), ...moved], status: "grounded" }) },
       { id: e.id, after: given(e, { instances: left, ...bare }) },
     ], [item]);
@@ -278,7 +278,7 @@ const reviewSingle = (() => {
   async function phrased(way) {
     const changes = reviewPhrases(way, viewNow(), current());
     if (typeof changes === "string") return hint(changes);
-    const [first] = await commit(way, changes);
+    const [first] = await commit(changes);
     getSelection().removeAllRanges();
     if (first) pick(first);
     return null;

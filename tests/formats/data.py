@@ -150,7 +150,7 @@ def review(results: Path, change: Callable[[list[dict[str, Any]]], object] = len
     change(boxes)
     after = {"instances": boxes, "status": "grounded" if boxes else "none", "verified": True}
     wanted = {"id": shown["id"], "version": shown["version"], "after": after}
-    decision = {"uid": "1", "action": "accept", "record": view["key"], "changes": [wanted]}
+    decision = {"uid": "1", "record": view["key"], "changes": [wanted]}
     [answer] = session.decide([decision])["answers"]
     assert not answer["error"]
 

@@ -45,22 +45,20 @@ def phrases_of(folder: Path) -> dict[str, Any]:
     return expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0))
 
 
-def decided(
-    folder: Path, id: str, after: dict[str, Any] | None, action: str = "accept", **more: Any
-) -> dict[str, Any]:
+def decided(folder: Path, id: str, after: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
     """The session's answer to a decision on an expression, by the id that it has now."""
     session = Session(Reviewable(str(folder)), "ann")
     versions = {e["id"]: e["version"] for e in session.view(0)["expressions"]}
     change = {"id": id, "version": versions.get(id, ""), "after": after}
     log = folder / "reviews.jsonl"
     uid = str(log.stat().st_size if log.exists() else 0)
-    [answer] = session.decide([{**line(uid, change, action=action), **more}])["answers"]
+    [answer] = session.decide([{**line(uid, change), **more}])["answers"]
     return answer
 
 
 def line(uid: str, *changes: Any, record: str = "a", **more: Any) -> dict[str, Any]:
     """A decision, as the page sends it."""
-    return {"uid": uid, "record": record, "action": "accept", "changes": [*changes], **more}
+    return {"uid": uid, "record": record, "changes": [*changes], **more}
 
 
 def found(*boxes: Any) -> dict[str, Any]:
@@ -99,8 +97,8 @@ def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
     folder = write(tmp_path, *rows)
     decided(folder, "e", judged("A"))
     assert what_stands(folder) == [("a dog", "A", True), ("a cat", "B", None)]
-    decided(folder, "e", None, "delete")
-    assert not decided(folder, "e~2", judged("B", False), "reject")["error"]
+    decided(folder, "e", None)
+    assert not decided(folder, "e~2", judged("B", False))["error"]
     assert what_stands(folder) == [("a cat", "B", False)]
 
 
@@ -157,7 +155,7 @@ def test_a_decision_holds_where_its_name_is_and_nowhere_without(tmp_path: Path) 
     decided(folder, "a#1", judged("B"))
     drawn = found({"bbox": BOXES["C"], "from": None})
     after = {"text": "circle", "char_span": [8, 14], **drawn}
-    decided(folder, "", after, "add", changes=[{"fresh": True, "version": "", "after": after}])
+    decided(folder, "", after, changes=[{"fresh": True, "version": "", "after": after}])
     before = applied(folder)
     later = phrase("A round black circle", "A", char_span=[0, 20]), phrase("an elephant", "C")
     write(folder, *later, caption="A round black circle.")
@@ -185,10 +183,10 @@ def test_other_words_are_of_another_class(tmp_path: Path, words: str, expected: 
         phrase("a tie", **{"class": "necktie"}),
     )
     after = {**judged("A"), "text": words, "char_span": None}
-    assert not decided(folder, "a#0", after, "phrase")["error"]
+    assert not decided(folder, "a#0", after)["error"]
     drawn = {**after, "instances": [{"bbox": BOXES["B"], "from": None}]}
     added = {"fresh": True, "version": "", "after": drawn}
-    refused = decided(folder, "", {}, "add", changes=[added])["error"]
+    refused = decided(folder, "", {}, changes=[added])["error"]
     assert f"there is a phrase {words!r} already" in refused
     changed, *others = applied(folder)
     assert (changed["text"], changed.get("class")) == (words, expected)
@@ -246,7 +244,7 @@ def test_a_box_that_is_none_can_be_rejected_and_not_accepted(tmp_path: Path) -> 
     given = found({"bbox": [40, 0, 0, 40], "from": 0, "verified": True})
     assert "x1 < x2" in decided(folder, "a#0", given)["error"]
     given["instances"][0]["verified"] = False
-    assert decided(folder, "a#0", given, "reject")["error"] == ""
+    assert decided(folder, "a#0", given)["error"] == ""
     assert applied(folder)[0]["verified"] is False
 
 
@@ -296,7 +294,7 @@ def test_a_region_that_goes_or_has_a_second_box_hands_no_decision_to_another(
     ]
     folder = write(tmp_path, expressions=None, region_captions=items)
     page = Session(Reviewable(str(folder)), "ann")
-    assert not decided(folder, "a#0", first, "delete")["error"]
+    assert not decided(folder, "a#0", first)["error"]
     assert [item.id for item in open_items(page)] == ["a#1"]
     shown = next(e for e in page.view(0)["expressions"] if e["id"] == "a#1")
     assert shown["instances"][0]["bbox"] == BOXES["C"]
@@ -362,8 +360,8 @@ def test_downloaded_decisions_on_one_phrase_build_on_each_other(tmp_path: Path) 
     seen = {"id": "a#0", "version": version_of(phrases_of(folder)["a#0"])}
     downloaded = write_rows(
         folder / "decisions.jsonl",
-        line("own0", {**seen, "after": judged("A", False)}, action="reject"),
-        line("own1", {**seen, "after": {**judged("A"), "text": "dog"}}, action="phrase"),
+        line("own0", {**seen, "after": judged("A", False)}),
+        line("own1", {**seen, "after": {**judged("A"), "text": "dog"}}),
         line("own2", undoes="own1"),
         line("own3", {**seen, "after": judged("A")}),
     )
@@ -377,7 +375,7 @@ def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken
 ) -> None:
     rows = (phrase("a dog", "A"), phrase("a cat", "B"))
     folder, copy = (write(tmp_path / name, *rows) for name in ("one", "copy"))
-    decided(copy, "a#0", judged("A", False), "reject")
+    decided(copy, "a#0", judged("A", False))
     log, own = copy / "reviews.jsonl", folder / "reviews.jsonl"
     done = command(["apply", str(folder), str(log)])
     assert (done.code, len(done.err.splitlines())) == (2, 1)
@@ -390,7 +388,7 @@ def test_what_a_review_of_a_copy_wrote_is_no_download_and_nothing_of_it_is_taken
 
 def test_apply_writes_over_no_file_that_is_there(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
-    decided(folder, "a#0", judged("A", False), "reject")
+    decided(folder, "a#0", judged("A", False))
     log = folder / "reviews.jsonl"
     for name in ("a.png", "gold.jsonl"):
         (folder / name).write_bytes(b"the user's")
@@ -523,7 +521,7 @@ def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
     other = {"bbox": BOXES["B"], "from": None, "verified": None, "of": {"id": "a#1", "box": 0}}
     joined = {"id": "a#0", "version": version_of(first), "after": found(own, other)}
     gone = {"id": "a#1", "version": version_of(second), "after": None}
-    [answer] = session.decide([line("u", joined, gone, action="join")])["answers"]
+    [answer] = session.decide([line("u", joined, gone)])["answers"]
     assert answer["error"] == ""
     [row] = applied(folder)
     said = [(box["bbox"], box["score"], box.get("evidence")) for box in row["instances"]]
@@ -531,14 +529,14 @@ def test_joined_boxes_stay_what_they_were(tmp_path: Path) -> None:
     assert not {"verified", "reviewed_by"} & {*row, *row["instances"][1]}
     other["of"] = {"id": "a#7", "box": 0}
     joined["version"] = session.view(0)["expressions"][0]["version"]
-    [answer] = session.decide([line("w", joined, action="join")])["answers"]
+    [answer] = session.decide([line("w", joined)])["answers"]
     assert "there is no box" in answer["error"]
 
 
 def test_a_comment_can_be_emptied_and_a_verdict_taken_back(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     decided(folder, "a#0", judged("A"), comment="odd")
-    decided(folder, "a#0", judged(None, None), "delete", comment="")
+    decided(folder, "a#0", judged(None, None), comment="")
     assert Session(Reviewable(str(folder)), "ann").view(0)["comment"] == ""
     assert applied(folder) == [{**phrase("a dog"), "expression_id": "a#0"}]
     [record] = rows_of(folder / "annotations.reviewed.jsonl")
@@ -555,9 +553,9 @@ def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
     folder = write(tmp_path, two)
     second = {"bbox": BOXES["B"], "from": 1, "verified": None}
     kept = [first] if first else []
-    decided(folder, "a#0", found(*kept, second), "move" if first else "delete")
+    decided(folder, "a#0", found(*kept, second))
     rejected = {"bbox": BOXES["B"], "from": len(kept), "verified": False}
-    decided(folder, "a#0", found(*kept, rejected), "reject")
+    decided(folder, "a#0", found(*kept, rejected))
     mended = [(box["bbox"], box["verified"]) for box in (*kept, rejected)]
     assert [(i["bbox"], i["verified"]) for i in applied(folder)[0]["instances"]] == mended
     # another run with another box, and that box next to one that was rejected
@@ -570,7 +568,7 @@ def test_a_rejection_beside_a_mended_box_is_lost_with_neither(
 
 def test_a_rejection_of_other_boxes_takes_no_phrase_the_id_of_another(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a car", "A"), phrase("a bus", "bus"))
-    decided(folder, "a#0", judged("A", False), "reject")
+    decided(folder, "a#0", judged("A", False))
     decided(folder, "a#1", judged("bus"))
     # the car has another box now
     write(tmp_path, phrase("a dog", "C"), phrase("a car", "B"), phrase("a bus", "bus"))
@@ -627,7 +625,7 @@ def test_a_phrase_whose_right_box_was_drawn_beside_the_rejected_one_is_right(
     rejected = {"bbox": BOXES["A"], "from": 0, "verified": False}
     added = [{"bbox": BOXES[name], "verified": True} for name in ("B", "C")[:drawn]]
     after = found(rejected, *added)
-    assert not decided(folder, "e", after, "reject")["error"]
+    assert not decided(folder, "e", after)["error"]
     [row] = applied(folder)
     assert (row["verified"], row["reviewed_by"]) == (verified, "ann")
     gold = folder / "annotations.reviewed.jsonl"

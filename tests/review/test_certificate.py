@@ -86,12 +86,10 @@ class Review:
         after = {"status": e["status"], "instances": instances, "verified": right, **more}
         return {"id": id, "version": e["version"], "after": after}
 
-    def decide(
-        self, key: str, change: dict[str, Any] | None, action: str = "accept", **more: Any
-    ) -> dict[str, Any]:
+    def decide(self, key: str, change: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
         uid = os.urandom(6).hex()
         changes = [change] if change else []
-        decision = {"uid": uid, "record": key, "action": action, "changes": changes, **more}
+        decision = {"uid": uid, "record": key, "changes": changes, **more}
         [answer] = self.session.decide([decision])["answers"]
         assert answer["error"] == ""
         return {**answer, "uid": uid}
@@ -105,7 +103,7 @@ class Review:
 
     def undo(self, item: tuple[str, str, int | None], right: bool = True) -> None:
         """Judge an item, and take it back."""
-        self.decide(item[0], None, "undo", undoes=self.judge(item, right)["uid"])
+        self.decide(item[0], None, undoes=self.judge(item, right)["uid"])
 
     def delete(self, item: tuple[str, str, int | None]) -> None:
         """Delete the phrase of an item."""
@@ -242,7 +240,7 @@ def other_of(item: Any) -> Any:
 # what a reviewer does, how many boxes the phrase has, whether the item is right by that
 ACTS: dict[str, tuple[Callable[[Review, Any], Any], int | None, bool | None]] = {
     "not decided": (lambda r, i: None, 1, None),
-    "only a comment": (lambda r, i: r.decide(i[0], None, "comment", comment="fine"), 1, None),
+    "only a comment": (lambda r, i: r.decide(i[0], None, comment="fine"), 1, None),
     "undone": (lambda r, i: r.undo(i), 1, None),
     "undone, then accepted": (lambda r, i: (r.undo(i, False), r.judge(i)), 1, True),
     "accepted, then rejected": (lambda r, i: (r.judge(i), r.judge(i, False)), 1, False),
@@ -426,7 +424,7 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     reviewer.judge_all(but={item, (*item[:2], 0)})
     change = reviewer.change(*item[:2], right=None)
     del change["after"]["instances"][0]
-    reviewer.decide(item[0], change, action="delete")
+    reviewer.decide(item[0], change)
     [asked] = reviewer.left()
     assert (asked.id, asked.box) == item[1:]
     reviewer.judge((*item[:2], 0))

@@ -52,7 +52,7 @@ def decide(
     after = {"status": seen["status"], "instances": boxes, "verified": verified, **after}
     change = {"id": seen["id"], "version": seen["version"], "after": after}
     uid = f"{session.who} {len(session.decisions.lines)}"
-    decision = {"uid": uid, "record": view["key"], "action": "accept", "changes": [change]}
+    decision = {"uid": uid, "record": view["key"], "changes": [change]}
     [answer] = session.decide([decision])["answers"]
     assert not answer["error"]
 

@@ -76,11 +76,11 @@ def test_a_decision_is_about_the_picture_that_was_shown(
     change = {"id": expression["id"], "version": expression["version"], "after": None}
     Image.new("RGB", (400, 300), (91, 121, 61)).save(results / "a.png")
     os.utime(results / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))
-    answer = server.decide(change, action="delete", digest=shown["digest"])
+    answer = server.decide(change, digest=shown["digest"])
     assert answer["error"] == "the picture was replaced since it was shown here: look again"
     now = server.view()
     assert now["thumbnail"] != shown["thumbnail"]
-    assert not server.decide(change, action="delete", digest=now["digest"])["error"]
+    assert not server.decide(change, digest=now["digest"])["error"]
 
 
 def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any) -> None:
@@ -254,7 +254,7 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
     results: Path, serve: Any
 ) -> None:
     server = serve(results)
-    comment = {"record": "a", "action": "comment", "comment": "x", "changes": []}
+    comment = {"record": "a", "comment": "x", "changes": []}
     many = [{"uid": f"{n}", **comment} for n in range(20_000)]
     for count in (20_000, 1001):
         with pytest.raises(HTTPError) as refused:

@@ -67,7 +67,7 @@ def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(
         boxes[0]["verified"] = False
         after = {"status": e["status"], "instances": boxes}
         changes.append({"id": e["id"], "version": e["version"], "after": after})
-    assert not server.decide(action="reject", changes=changes)["error"]
+    assert not server.decide(changes=changes)["error"]
     assert [item.letter for item in items(server.session)] == ["-", "M"]
     assert verdicts(results) == {"a person": [False, None], "a human": [False]}
 

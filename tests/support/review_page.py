@@ -102,7 +102,7 @@ class Server:
     def decide(
         self, change: dict[str, Any] | None = None, record: str = "a", **more: Any
     ) -> dict[str, Any]:
-        decision = {"uid": os.urandom(6).hex(), "record": record, "action": "accept"}
+        decision = {"uid": os.urandom(6).hex(), "record": record}
         decision |= {"changes": [change] if change else [], **more}
         answer: dict[str, Any] = self.ask("decide", {"decisions": [decision]})["answers"][0]
         return answer
