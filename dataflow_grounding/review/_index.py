@@ -8,6 +8,7 @@ from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
@@ -103,7 +104,7 @@ class Index:
         number = self._models.number_of(model)
         shown_model = model if number is None else number
         id = id_of(record)
-        file = file_name(path_of(record))
+        file = file_name(blotted_message(path_of(record)))
         shown_phrases = self._phrases_in_row(phrases)
         return [id, bits, shown_phrases, scores, shown_model, sides, "" if file in id else file]
 

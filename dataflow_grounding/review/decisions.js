@@ -23,7 +23,7 @@ const reviewDecisions = (() => {
   let undone = []; // to redo
   let refused = []; // since the last action, each with its items
   let lost = ""; // why nothing is saved, while that is so
-  let unsent = () => 0; // how many marks of the grid aren't sent
+  const hooks = { unsent: () => 0, told: () => {} }; // how many marks of the grid aren't sent; counts are told
 
   // What an item is by now: its letter, small, and whether this reviewer decided last.
   const letterOf = ({ place, number }) => (decided[place] || "")[number] || "-";
@@ -126,7 +126,7 @@ const reviewDecisions = (() => {
   function savedText() {
     if (waiting.length) return `${waiting.length} not saved yet`;
     if (refused.length) return `all saved but ${refused.length}`;
-    return unsent() ? `${counted(unsent(), "mark")} unsaved` : "all saved";
+    return hooks.unsent() ? `${counted(hooks.unsent(), "mark")} unsaved` : "all saved";
   }
   function tellSaved() {
     byId("left").textContent = leftText();
@@ -134,6 +134,7 @@ const reviewDecisions = (() => {
     byId("progress").value = left.all - left.boxes - left.phrases;
     byId("saved").textContent = savedText();
     byId("download").hidden = !lost;
+    hooks.told();
   }
   // An action begins: what was refused before it has been read.
   function forget() {
@@ -248,12 +249,11 @@ const reviewDecisions = (() => {
     return URL.createObjectURL(new Blob(lines));
   }
   return {
-    begin, viewsAt, found, boxes, given, counted, isDecided, isRejected, isAsked, viewOf, idOf, phraseOf, placeOf, othersOf,
+    hooks, begin, viewsAt, found, boxes, given, counted, isDecided, isRejected, isAsked, viewOf, idOf, phraseOf, placeOf, othersOf,
     pause, tell, hint, announce, leftText, whyRefused, tellSaved, forget, decisionOf, commit, undo, fileOf, left,
     sample: () => sample,
     refused: () => refused.flatMap(({ items }) => items),
     isLost: () => lost !== "",
-    mayBeLost: () => waiting.length > 0 || unsent() > 0,
-    countUnsent: (count) => { unsent = count; },
+    mayBeLost: () => waiting.length > 0 || hooks.unsent() > 0,
   };
 })();

@@ -428,8 +428,9 @@ const page = (() => {
     showHistograms(state);
   }
   async function showRecords(state) {
+    const isAsked = (place) => !state.of || itemsOf(place).some((item) => reviewDecisions.isAsked(state.of, item));
     const call = ++calls, phrases = state.view === "phrases", cards = state.view === "grid";
-    const places = matching(state);
+    const places = matching(state).filter(isAsked);
     const all = phrases ? itemsAmong(places, state).filter(({ box }) => box !== null) : places.map((place) => ({ place }));
     const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : cards ? SIZE.grid : SIZE.pictures, "page", state);
     const side = Math.min(sideOf(state), main.clientWidth || Infinity); // a phone is no wider

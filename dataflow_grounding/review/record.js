@@ -259,7 +259,7 @@ const recordPage = (() => {
     });
     // What is not text of the caption is no part of a selection in it.
     const caption = node("p", { class: "caption", dir: "auto", "data-more": tooMany(view.caption, most) || null }, parts);
-    return [caption, view.captions.map((text) => node("p", { class: "caption other", dir: "auto" }, pageText(text, MOST_CAPTION)))];
+    return [caption, ...view.captions.map((text) => node("p", { class: "other caption", dir: "auto" }, text))];
   }
 
   const EVIDENCE = {

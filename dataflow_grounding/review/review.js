@@ -53,9 +53,11 @@ const reviewPage = (() => {
   async function showNow(place = null) {
     const state = asked();
     list = listOf(state);
+    tellShown();
     at = isGrid() ? 0 : Math.max(0, list.findIndex((item) => item.place === place));
     page.part(".pages.main").replaceChildren();
     main.className = "records";
+    document.querySelector("[name=order]").parentElement.hidden = Boolean(reviewDecisions.sample());
     page.part(".note").replaceChildren(page.isFiltered(state)
       ? node("a", { href: page.addressOf({ view: state.view, order: state.order }) }, "Clear filters") : "");
     return isGrid() ? showPage() : showSingle();
@@ -71,7 +73,6 @@ const reviewPage = (() => {
     typed = "";
     if (!now.items.length) return drawEnd();
     if (!(await known(now.items))) return null;
-    tellShown();
     const isEmpty = now.items[0].box === null;
     const task = isEmpty ? "mark what is in the picture all the same, then Enter" : "mark what is wrong, then Enter";
     const tools = [
@@ -102,7 +103,6 @@ const reviewPage = (() => {
     if (!list[at]) return drawEnd();
     if (!(await known(list.slice(at, at + AHEAD)))) return null;
     typed = "";
-    tellShown();
     reviewSingle.show(list[at]);
     return null;
   }
@@ -142,7 +142,6 @@ const reviewPage = (() => {
     const [command, purpose] = reviewDecisions.sample()
       ? ["certify", "to say how much is wrong"] : ["apply", "for data without what is wrong"];
     main.inert = false;
-    tellShown();
     main.replaceChildren(node("p", { class: "note" }, open, isMore ? "That was the last one." : nothingLeftText()),
       node("p", { class: "note next" }, "Every decision is saved. When you are done: Ctrl-C in the terminal, then ",
         node("code", null, `dataflowgrounding ${command}`), ` with the same results, ${purpose}.`),
@@ -277,7 +276,7 @@ const reviewPage = (() => {
   document.addEventListener("keydown", pressed);
   document.addEventListener("keyup", (event) => { if (event.key === " ") reviewSingle.letGo(); });
 
-  reviewDecisions.countUnsent(reviewGrid.unsent);
+  Object.assign(reviewDecisions.hooks, { unsent: reviewGrid.unsent, told: tellShown });
   Object.assign(reviewSingle.hooks, { act, go, undo: () => undo(), redo: () => undo(true), tools: toolsOfSingle, button });
   byId("help").addEventListener("click", () => byId("keys").showModal());
   byId("download").addEventListener("click", () =>

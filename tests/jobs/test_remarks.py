@@ -114,7 +114,6 @@ def test_the_report_counts_remarks_and_shows_their_words_escaped(
     page = (results / "report.html").read_text(encoding="utf-8")
     assert f"{LINE}." in page
     assert "<dt>unusual</dt><dd>2</dd>" in page
-    assert '"unusual":2' in page.replace(" ", "")
     data = "".join(path.read_text("utf-8") for path in results.glob("report_files/*/*.js"))
     assert "The model said with its answer: Both look much alike." in data
     assert "<b>dark" not in page + data
