@@ -26,9 +26,9 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._acts import Act, Replay, acts_for, check_acts
+from dataflow_grounding.review._acts import Act, Replay, check_acts, named_acts
 from dataflow_grounding.review._names import PictureName, names_of
-from dataflow_grounding.review._overlay import Outcome, next_id, version_of
+from dataflow_grounding.review._overlay import Outcome, version_of
 from dataflow_grounding.review._record_view import Expression, expressions_of
 
 MOST_CHARACTERS = 10_000  # of a comment
@@ -240,13 +240,8 @@ class Decisions:
         """Check a reviewer's decision, append it, and return `id` and `after` of what it changed.
 
         After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
-        decision, or `changes`, each with:
-
-        - `id`, the expression's; any text where the expression is `fresh`
-        - `version`, as the reviewer saw it
-        - `after`, as `acts_for` takes it, None to delete it
-
-        Raises InputError and StorageFailed.
+        decision, or `acts`, as `named_acts` takes them, and `versions`: by id, those of their
+        expressions as the reviewer saw them. Raises InputError and StorageFailed.
         """
         about = _about_decision(request)
         with self._locked() as file:
@@ -286,24 +281,17 @@ class Decisions:
     ) -> tuple[list[Act], list[str]]:
         """Return the acts that a request asks for, checked, and the ids of what they are on."""
         replay = self._now(record)
-        acts: list[Act] = []
-        ids = []
-        for wanted in objects_under(request, "changes"):
-            id = str(wanted.get("id") or "")
-            if wanted.get("fresh") or not id:
-                id = next_id(record, replay.outcomes)
-            current = replay.standing()
-            before = current.pop(id, None)
-            if version_of(before) != wanted.get("version"):
+        standing = replay.standing()
+        wanted = objects_under(request, "acts")
+        versions = request.get("versions")
+        for id in {str(each["id"]) for each in wanted if "id" in each}:
+            seen = versions.get(id) if isinstance(versions, Mapping) else None
+            if version_of(standing.get(id)) != seen:
                 outcome = replay.outcomes.get(id)
-                name = before["text"] if before else id
+                name = standing[id]["text"] if id in standing else id
                 reviewer = outcome.who if outcome and outcome.who else "somebody"
                 raise InputError(f"{name}: {reviewer} changed it meanwhile")
-            for act in acts_for(record, id, before, wanted.get("after"), current):
-                replay.take(act, who)
-                acts.append(act)
-            ids.append(id)
-        return acts, ids
+        return named_acts(record, wanted, replay, who)
 
     def _ids_to_undo(self, uid: str, key: str) -> list[str]:
         """Return the ids of what a decision is on.
@@ -338,7 +326,7 @@ def _phrases_in(line: Mapping[str, Any]) -> set[str]:
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a decision's line that come after its `changes`, checked."""
+    """Return the columns of a decision's line that come after its `acts`, checked."""
     about: dict[str, Any] = {}
     for name in ("uid", "comment", "undoes"):
         value = request.get(name)

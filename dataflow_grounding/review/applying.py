@@ -155,7 +155,7 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _refuse_log(path: str, own: str) -> None:
     """Refuse decisions that `review` itself wrote; `own` is this review's file, for the message."""
     for row in read_rows(path):  # it may be of a review on another machine
-        if row.data and "acts" in row.data:  # a page's download has `changes`
+        if row.data and "picture" in row.data:  # a page's download hasn't
             raise InputError(
                 f"{path} is what `review` itself wrote: name what a page has downloaded, or copy it"
                 f" to {own} where there is none yet"
@@ -198,29 +198,26 @@ class _Download:
         """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
         decision = row.data or {}
         key = str(decision.get("record"))
-        changes: list[Mapping[str, Any]] = []
+        ids: list[str] = []
         try:
             if row.error is not None:  # the line can't be read
                 raise InputError(str(row.error))
-            changes = objects_under(decision, "changes")
-            self._decide(key, decision, changes)
+            ids = [str(act.get("id")) for act in objects_under(decision, "acts")]
+            self._decide(key, decision)
         except (InputError, BrokenRow):
-            for change in changes:  # so that later decisions that build on them are refused
-                self._versions[key, str(change.get("id"))] = "refused"
+            for id in ids:  # so that later decisions that build on them are refused
+                self._versions[key, id] = "refused"
             raise
 
-    def _decide(
-        self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
-    ) -> None:
+    def _decide(self, key: str, decision: Mapping[str, Any]) -> None:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
-        changes_here = []
-        for change in changes:
-            id = str(change.get("id"))
-            version = self._versions.get((key, id), change.get("version"))
-            changes_here.append({**change, "version": version})
+        stated = decision.get("versions")
+        versions = dict(stated) if isinstance(stated, Mapping) else {}
+        for id in versions:
+            versions[id] = self._versions.get((key, id), versions[id])
         who = str(decision.get("who") or "unknown")
-        decision_here = {**decision, "record": key, "changes": changes_here}
+        decision_here = {**decision, "record": key, "versions": versions}
         for made in self._decisions.decide(record, key, decision_here, who):
             self._versions[key, made["id"]] = version_of(made["after"])

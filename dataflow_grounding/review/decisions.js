@@ -55,10 +55,6 @@ const reviewDecisions = (() => {
     const texts = (box?.also || []).map(([id]) => found(view, id)?.text);
     return [...new Set(texts)].filter((text) => text && text !== phraseOf(item).text);
   }
-  // The boxes of an expression, and an expression with what has changed in `more`, as a decision has them.
-  const boxes = (e) => e.instances.map(({ bbox, verified }, from) => ({ from, bbox, verified }));
-  const given = (e, more) => ({ status: e.status, verified: e.verified, instances: boxes(e), ...more });
-
   // What the server answers, as JSON; an error whose `said` is true is one that the server told.
   async function answer(path, body) {
     const headers = { "Content-Type": "application/json" };
@@ -143,36 +139,18 @@ const reviewDecisions = (() => {
     hint("");
   }
 
-  // Changes of a record with those that follow: what is decided on a box is decided on all boxes of its thing, which
-  // other phrases of the class have. Deleting a phrase leaves the others'.
-  function withSameThings(view, changes) {
-    const all = new Map(changes.map((change) => [change.id, change]));
-    for (const { id, after } of changes) {
-      const before = after ? found(view, id)?.instances || [] : [];
-      before.forEach(({ bbox, verified, also }, from) => {
-        const now = after.instances.find((box) => box.from === from);
-        const isMoved = now && String(now.bbox) !== String(bbox);
-        if (now && !isMoved && now.verified === verified) return;
-        const judged = now && { verified: now.verified, unjudged: now.unjudged, ...(isMoved && { bbox: now.bbox }) };
-        for (const [otherId, box] of also || []) followed(view, all, otherId, box, judged, after);
-      });
-    }
-    return [...all.values()];
-  }
-  // Decide on a box of phrase `id` as on another one of its thing: `judged` says how, null where that one is gone.
-  function followed(view, all, id, box, judged, decision) {
-    const e = found(view, id);
-    const from = e ? e.instances.findIndex((one) => one.box === box) : -1;
-    const change = all.get(id) || (from >= 0 && { id, after: given(e, {}) });
-    if (!change || !change.after) return;
-    const { instances } = change.after;
-    const place = instances.findIndex((one) => one.from === from);
-    if (place < 0) return;
-    if (judged) instances[place] = { ...instances[place], ...judged };
-    else instances.splice(place, 1);
-    const verified = decision.instances.length ? null : decision.verified;
-    if (!instances.length) Object.assign(change.after, { status: "none", verified });
-    all.set(id, change);
+  // Acts with those that follow: what is decided on a box is decided on all boxes of its thing, which other phrases of
+  // the class have. Deleting a phrase leaves the others'.
+  function withSameThings(view, acts) {
+    const isNamed = (id, box) => acts.some((act) => act.id === id && String(act.box) === String(box));
+    const isMeant = (act, { bbox }) => act.absent || String(act.box) === String(bbox);
+    return acts.flatMap((act) => {
+      const meant = (found(view, act.id)?.instances || []).filter((instance) => isMeant(act, instance));
+      const others = meant.flatMap(({ also }) => also.map(([id, number]) => ({ id,
+        box: found(view, id)?.instances.find(({ box }) => box === number)?.bbox })));
+      const follow = act.absent ? { gone: true } : act;
+      return [act, ...others.filter(({ id, box }) => box && !isNamed(id, box)).map((other) => ({ ...follow, ...other }))];
+    });
   }
 
   // Send decisions until the server has answered, and return those that it took, with the `ids` of what they are on.
@@ -184,8 +162,8 @@ const reviewDecisions = (() => {
   // Those that can be sent at once: a second one on a phrase needs the version that the first one leaves.
   function apart(decisions) {
     const busy = new Set();
-    return decisions.filter(({ record, changes }) => {
-      const names = changes.map(({ id }) => `${record} ${id}`);
+    return decisions.filter(({ record, acts }) => {
+      const names = acts.map(({ id }) => `${record} ${id}`);
       const isFree = !names.some((name) => busy.has(name));
       names.forEach((name) => busy.add(name));
       return isFree;
@@ -215,15 +193,14 @@ const reviewDecisions = (() => {
     return told.filter(({ error }) => !error);
   }
   const newUid = () => `${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 12)}`;
-  // Give each change of a decision the version that the reviewer saw.
-  function stamp({ place, changes }) {
-    for (const change of changes) change.version = (!change.fresh && found(views.get(place), change.id)?.version) || "";
+  // Give a decision the versions of its expressions that the reviewer saw.
+  function stamp(decision) {
+    const ids = decision.acts.map(({ id }) => id).filter(Boolean);
+    decision.versions = Object.fromEntries(ids.map((id) => [id, found(views.get(decision.place), id)?.version]));
   }
-  // A decision on record `view`; `items` are what is decided by it.
-  function decisionOf(view, wanted, { items = [], ...more } = {}) {
-    const changes = withSameThings(view, wanted);
-    return { uid: newUid(), place: view.place, record: view.key, digest: view.digest, changes, items, ...more };
-  }
+  // A decision on record `view` by acts, as `named_acts` of _acts.py takes them; `items` are what is decided by it.
+  const decisionOf = (view, acts, { items = [], ...more } = {}) => ({ uid: newUid(), place: view.place, record: view.key,
+    digest: view.digest, acts: withSameThings(view, acts), items, ...more });
   // Take decisions, which one undo takes back.
   async function commit(decisions) {
     const taken = await send(decisions);
@@ -237,7 +214,7 @@ const reviewDecisions = (() => {
     const last = from.pop()?.reverse();
     if (!last) return null;
     const taken = await send(last.map((decision) =>
-      ({ ...decision, uid: newUid(), changes: [], undoes: decision.uid, comment: undefined })));
+      ({ ...decision, uid: newUid(), acts: [], undoes: decision.uid, comment: undefined })));
     if (taken.length) to.push(taken);
     return last;
   }
@@ -249,7 +226,7 @@ const reviewDecisions = (() => {
     return URL.createObjectURL(new Blob(lines));
   }
   return {
-    hooks, begin, viewsAt, found, boxes, given, counted, isDecided, isRejected, isAsked, viewOf, idOf, phraseOf, placeOf, othersOf,
+    hooks, begin, viewsAt, found, counted, isDecided, isRejected, isAsked, viewOf, idOf, phraseOf, placeOf, othersOf,
     pause, tell, hint, announce, leftText, whyRefused, tellSaved, forget, decisionOf, commit, undo, fileOf, left,
     sample: () => sample,
     refused: () => refused.flatMap(({ items }) => items),

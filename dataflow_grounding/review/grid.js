@@ -171,23 +171,16 @@ const reviewGrid = (() => {
   }
   const isNews = (item) => !isDecided(item) || isMarked(item) !== isRejected(item) || markOf(item) === "absent";
   function decisionOn(items) {
-    const view = viewOf(items[0]), e = phraseOf(items[0]);
-    const instances = reviewDecisions.boxes(e);
-    for (const item of items) {
-      if (item.box !== null) instances[placeOf(item)].verified = !isMarked(item);
-    }
-    if (items.some((item) => markOf(item) === "absent")) {
-      if (instances.every((box) => box.verified === false)) {
-        const after = reviewDecisions.given(e, { instances: [], status: "none", verified: true });
-        return reviewDecisions.decisionOf(view, [{ id: e.id, after }], { items });
-      }
-      reviewDecisions.hint(`“${e.text}” has other boxes in its picture: what is marked is rejected alone.`);
-    }
-    const verified = !items.some(isMarked);
+    const view = viewOf(items[0]), { id, text, instances } = phraseOf(items[0]);
+    const decisionOf = (acts) => reviewDecisions.decisionOf(view, acts, { items });
     // A reviewer who accepts a phrase without a box says that it isn't there, even if the model left that open.
-    const status = !instances.length && verified ? "none" : e.status;
-    const after = reviewDecisions.given(e, { instances, verified, status });
-    return reviewDecisions.decisionOf(view, [{ id: e.id, after }], { items });
+    if (items[0].box === null) return decisionOf([isMarked(items[0]) ? { id, right: false } : { id, absent: true }]);
+    const wrong = new Set(items.filter(isMarked).map(placeOf));
+    if (items.some((item) => markOf(item) === "absent")) {
+      if (instances.every(({ verified }, n) => wrong.has(n) || verified === false)) return decisionOf([{ id, absent: true }]);
+      reviewDecisions.hint(`“${text}” has other boxes in its picture: what is marked is rejected alone.`);
+    }
+    return decisionOf(items.map((item) => ({ id, box: instances[placeOf(item)].bbox, right: !isMarked(item) })));
   }
 
   // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.

@@ -3,7 +3,7 @@
 
 const reviewSingle = (() => {
   const { node } = recordPage;
-  const { found, boxes, given, placeOf, viewOf, hint, announce } = reviewDecisions;
+  const { found, placeOf, viewOf, hint, announce } = reviewDecisions;
   const HOW_TO_MEND = "Drag in the picture to draw the right box; a drag inside the picked one moves it. ] goes on.";
   const RESIZED = "The moved box counts as right.";
   const SHIFTED = "Moved, not judged yet: a accepts it.";
@@ -155,40 +155,37 @@ const reviewSingle = (() => {
     else pick(picked.id);
   }
 
-  // Decide with changes, and show what stands then; returns the ids of what was decided on, none where it was refused.
-  async function commit(changes, items) {
-    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(viewNow(), changes, { items })]);
+  // Decide by acts, and show what stands then; returns the ids of what was decided on, none where it was refused.
+  async function commit(acts, items) {
+    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(viewNow(), acts, { items })]);
     drawNow();
     return taken ? taken.ids : [];
   }
-  // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
-  const change = (e, more, items) => commit([{ id: e.id, after: given(e, more) }], items);
   // Judge the picked box; without one, all boxes of the picked phrase; without a phrase, what nobody judged of the
   // record.
-  async function judge(verified) {
-    const changes = current() ? [judged(current(), isMeant, verified)] : judgedRest(verified);
-    const taken = await commit(changes, [item]);
+  async function judge(right) {
+    const acts = current() ? judged(current(), isMeant, right) : judgedRest(right);
+    const taken = await commit(acts, [item]);
     if (!taken.length) return;
-    announce(verified ? "Accepted" : "Rejected");
+    announce(right ? "Accepted" : "Rejected");
     await hooks.go(1);
   }
   const isOpen = (box) => typeof box.verified !== "boolean";
   const isMeant = (box, n) => picked.box === null || picked.box === n;
-  function judgedRest(verified) {
+  function judgedRest(right) {
     const open = viewNow().expressions.filter((e) => !e.reviewed_by || e.instances.some(isOpen));
-    return open.map((e) => judged(e, isOpen, verified));
+    return open.flatMap((e) => judged(e, isOpen, right));
   }
-  function judged(e, isTold, verified) {
-    const instances = boxes(e).map((box, n) => (isTold(box, n) ? { ...box, verified } : box));
-    return { id: e.id, after: given(e, { verified, instances }) };
+  function judged({ id, instances }, isTold, right) {
+    if (!instances.length) return [right ? { id, absent: true } : { id, right }];
+    return instances.filter(isTold).map(({ bbox }) => ({ id, box: bbox, right }));
   }
   // A box that was dragged as a whole isn't judged by that: it may have been a slip.
-  async function moveBox(bbox, isShifted = false) {
-    const instances = boxes(current());
-    const box = instances[picked.box];
-    if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
-    instances[picked.box] = { ...box, bbox, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
-    const taken = await change(current(), { instances });
+  async function moveBox(corners, isShifted = false) {
+    const { id } = current();
+    const box = boxNow();
+    if (String(corners) === String(box)) return drawNow(); // what moves nothing decides nothing
+    const taken = await commit([{ id, box, corners, right: isShifted ? null : true }]);
     if (!taken.length) return null;
     hint(isShifted ? SHIFTED : RESIZED, hooks.button("Undo", "z", hooks.undo));
     announce(`Box at ${boxNow()?.map(Math.round).join(", ")}`);
@@ -204,12 +201,10 @@ const reviewSingle = (() => {
     }
     if (bbox[2] - bbox[0] < 1 || bbox[3] - bbox[1] < 1) return drawNow();
     const exact = bbox.map((n) => Math.round(n * 100) / 100);
-    const instances = boxes(e);
-    const from = picked.box;
-    if (from === null) picked.box = instances.length;
-    instances[picked.box] = { from, bbox: exact, verified: true };
-    await change(e, { instances, status: "grounded" }, [item]);
-    announce(from === null ? "Box drawn" : "Box replaced");
+    const box = boxNow();
+    if (!box) picked.box = e.instances.length;
+    await commit([{ id: e.id, right: true, ...(box ? { box, corners: exact } : { new: exact }) }], [item]);
+    announce(box ? "Box replaced" : "Box drawn");
     return null;
   }
   // The next box that is drawn is a further one of the picked phrase.
@@ -228,7 +223,7 @@ const reviewSingle = (() => {
   }
   async function nothingThere() {
     if (!current()) return;
-    await change(current(), { instances: [], status: "none", verified: true }, [item]);
+    await commit([{ id: current().id, absent: true }], [item]);
     announce("Not in the picture");
   }
   function remove() {
@@ -237,36 +232,31 @@ const reviewSingle = (() => {
     return picked.box === null ? removePhrase(e) : removeBox(e);
   }
   async function removePhrase(e) {
-    await commit([{ id: e.id, after: null }], [item]);
+    await commit([{ id: e.id, gone: true }], [item]);
     announce(`Deleted: ${e.text}`);
     pick(null);
   }
   async function removeBox(e) {
     if (isLocked()) return hint(LOCKED);
-    const instances = boxes(e).filter((_, n) => n !== picked.box);
-    const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
+    const box = boxNow();
     picked.box = null;
-    await change(e, { instances, ...bare }, [item]);
+    await commit([{ id: e.id, box, gone: true }], [item]);
     announce("Box deleted");
     return null;
   }
   // Give the picked box, or all of the phrase, to another phrase: with classes, say which class it is.
   async function giveTo(other) {
     const e = current();
-    const numbers = e.instances.map((_, n) => n).filter(isMeantNow);
-    const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true, of: { id: e.id, box: n } }));
-    const left = boxes(e).filter((_, n) => !numbers.includes(n));
-    const bare = !left.length && { status: "none", verified: null };
+    const meant = e.instances.filter(isMeant).map(({ bbox }) => bbox);
     const taken = await commit([
-      { id: other.id, after: given(other, { instances: [...boxes(other), ...moved], status: "grounded" }) },
-      { id: e.id, after: given(e, { instances: left, ...bare }) },
+      ...meant.map((bbox) => ({ id: other.id, new: bbox, of: e.id, right: true })),
+      ...meant.map((bbox) => ({ id: e.id, box: bbox, gone: true })),
     ], [item]);
     if (!taken.length) return;
     pick(other.id, other.instances.length);
     hint(`Now ${other.text}.`, hooks.button("Undo", "z", hooks.undo));
     announce(`Given to ${other.text}`);
   }
-  const isMeantNow = (n) => isMeant(null, n);
   function choose() {
     const e = current();
     if (!e || !e.instances.length) return hint("Pick a box first.");
@@ -276,9 +266,9 @@ const reviewSingle = (() => {
     return reviewChooser(e, others, (other) => hooks.act(() => giveTo(other)));
   }
   async function phrased(way) {
-    const changes = reviewPhrases(way, viewNow(), current());
-    if (typeof changes === "string") return hint(changes);
-    const [first] = await commit(changes);
+    const acts = reviewPhrases(way, viewNow(), current());
+    if (typeof acts === "string") return hint(acts);
+    const [first] = await commit(acts);
     getSelection().removeAllRanges();
     if (first) pick(first);
     return null;

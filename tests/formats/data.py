@@ -18,6 +18,7 @@ from dataflow_grounding.formats import write
 from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.labelled import saved
+from tests.support.reviewing import asked_for
 from tests.support.workplace import Done
 from tests.support.workplace import command as in_process
 
@@ -149,8 +150,7 @@ def review(results: Path, change: Callable[[list[dict[str, Any]]], object] = len
     ]
     change(boxes)
     after = {"instances": boxes, "status": "grounded" if boxes else "none", "verified": True}
-    wanted = {"id": shown["id"], "version": shown["version"], "after": after}
-    decision = {"uid": "1", "record": view["key"], "changes": [wanted]}
+    decision = {"uid": "1", "record": view["key"], **asked_for(view, shown["id"], after)}
     [answer] = session.decide([decision])["answers"]
     assert not answer["error"]
 

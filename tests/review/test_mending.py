@@ -23,6 +23,7 @@ from tests.support.review_page import (
     seen,
     write,
 )
+from tests.support.reviewing import asked_for
 
 pytestmark = pytest.mark.slow
 
@@ -193,9 +194,7 @@ def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve:
     server.decide_on(2, verified=False)
     assert decided(server) == {"0": "---M"}
     server.decide_on(1, text="two dogs", char_span=None)
-    server.decide(
-        {"id": "a#0", "version": server.view()["expressions"][0]["version"], "after": None}
-    )
+    server.decide(asked_for(server.view(), "a#0", None))
     assert decided(server)["0"][0] == "g"
 
 

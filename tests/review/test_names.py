@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
-from tests.support.reviewing import left
+from tests.support.reviewing import asked_for, left
 from tests.support.workplace import command, rows_of, write_rows
 
 A, B, C = [1, 1, 50, 50], [70, 70, 90, 90], [100, 100, 120, 120]
@@ -50,9 +50,8 @@ def decide(
     for n, box in enumerate(seen["instances"]):
         boxes.append({"from": n, "bbox": box["bbox"], "verified": verified})
     after = {"status": seen["status"], "instances": boxes, "verified": verified, **after}
-    change = {"id": seen["id"], "version": seen["version"], "after": after}
     uid = f"{session.who} {len(session.decisions.lines)}"
-    decision = {"uid": uid, "record": view["key"], "changes": [change]}
+    decision = {"uid": uid, "record": view["key"], **asked_for(view, seen["id"], after)}
     [answer] = session.decide([decision])["answers"]
     assert not answer["error"]
 

@@ -36,6 +36,7 @@ from tests.support.review_page import (
     select,
     write,
 )
+from tests.support.reviewing import asked_for
 from tests.support.workplace import HANGING, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_a_decision_is_about_the_picture_that_was_shown(
     shown = server.view()
     state = (results / "a.png").stat()
     [expression, *_] = shown["expressions"]
-    change = {"id": expression["id"], "version": expression["version"], "after": None}
+    change = asked_for(shown, expression["id"], None)
     Image.new("RGB", (400, 300), (91, 121, 61)).save(results / "a.png")
     os.utime(results / "a.png", ns=(state.st_atime_ns, state.st_mtime_ns))
     answer = server.decide(change, digest=shown["digest"])
@@ -190,13 +191,13 @@ def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what
     download.value.save_as(kept)
     with open(results / "reviews.jsonl", "a") as file:
         # torn, as a full disk leaves it
-        file.write('{"record": "a", "changes": [{"id": "a#0", "bef')
+        file.write('{"record": "a", "acts": [{"phrase": "a')
     assert near([[41, 30.5, 201, 150]], boxes(applied(results)[0], 0))
     whole = kept.read_text(encoding="utf-8")
-    kept.write_text('{"record": "a", "changes": 7}\n{"rec\n[]\n' + whole, encoding="utf-8")
+    kept.write_text('{"record": "a", "acts": 7}\n{"rec\n[]\n' + whole, encoding="utf-8")
     said = run("apply", results, kept, code=1)
     assert said.count("Not taken: ") == 3
-    assert f"{kept}, line 1: 'changes' should be a list of objects" in said
+    assert f"{kept}, line 1: 'acts' should be a list of objects" in said
     [record] = rows_of(results / "annotations.reviewed.jsonl")
     assert near([[42, 30.5, 202, 150]], boxes(record, 0))
     kept.write_text(whole, encoding="utf-8")
@@ -254,7 +255,7 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
     results: Path, serve: Any
 ) -> None:
     server = serve(results)
-    comment = {"record": "a", "comment": "x", "changes": []}
+    comment = {"record": "a", "comment": "x", "acts": []}
     many = [{"uid": f"{n}", **comment} for n in range(20_000)]
     for count in (20_000, 1001):
         with pytest.raises(HTTPError) as refused:

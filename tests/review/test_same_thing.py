@@ -63,13 +63,12 @@ def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(
     view = server.view()
     also = [[[*map(tuple, box["also"])] for box in e["instances"]] for e in view["expressions"]]
     assert also == [[[("a#1", 0)], []], [[("a#0", 0)]]]
-    changes = []
-    for e in view["expressions"]:
-        boxes = [{"from": n, "bbox": box["bbox"]} for n, box in enumerate(e["instances"])]
-        boxes[0]["verified"] = False
-        after = {"status": e["status"], "instances": boxes}
-        changes.append({"id": e["id"], "version": e["version"], "after": after})
-    assert not server.decide(changes=changes)["error"]
+    acts = [
+        {"id": e["id"], "box": e["instances"][0]["bbox"], "right": False}
+        for e in view["expressions"]
+    ]
+    versions = {e["id"]: e["version"] for e in view["expressions"]}
+    assert not server.decide(acts=acts, versions=versions)["error"]
     assert [item.letter for item in items(server.session)] == ["-", "M"]
     assert verdicts(results) == {"a person": [False, None], "a human": [False]}
 

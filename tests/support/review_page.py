@@ -21,6 +21,7 @@ from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
 from tests.support.forking import Forked
+from tests.support.reviewing import asked_for
 from tests.support.workplace import HANGING, command, rows_of, write_rows
 
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
@@ -100,10 +101,9 @@ class Server:
         return json.loads(said) if is_json else said
 
     def decide(
-        self, change: dict[str, Any] | None = None, record: str = "a", **more: Any
+        self, asked: dict[str, Any] | None = None, record: str = "a", **more: Any
     ) -> dict[str, Any]:
-        decision = {"uid": os.urandom(6).hex(), "record": record}
-        decision |= {"changes": [change] if change else [], **more}
+        decision = {"uid": os.urandom(6).hex(), "record": record, **(asked or {"acts": []}), **more}
         answer: dict[str, Any] = self.ask("decide", {"decisions": [decision]})["answers"][0]
         return answer
 
@@ -119,9 +119,8 @@ class Server:
         view = self.view(place)
         row = view["expressions"][number]
         instances = [{"bbox": box, "from": of, "verified": right} for box, of, right in boxes]
-        after = {"status": "grounded" if boxes else "none", "instances": instances, **more}
-        change = {"id": row["id"], "version": row["version"], "after": after}
-        assert not self.decide(change, record=view["key"])["error"]
+        asked = asked_for(view, row["id"], {"instances": instances, **more})
+        assert not self.decide(asked, record=view["key"])["error"]
 
     def judge(self, number: int, *verdicts: bool, place: int = 0) -> None:
         """Say of each box of a phrase whether it is right."""
