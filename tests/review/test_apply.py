@@ -587,9 +587,10 @@ def test_a_decision_without_a_box_reads_no_size_of_the_picture(tmp_path: Path) -
     folder = write(tmp_path, phrase("dog", "A"), phrase("cat"), image_path="a.png")
     Image.new("RGB", (200, 150)).save(folder / "a.png")
     times_opened = []
-    for id, box in (("a#1", None), ("a#0", "A"), ("a#1", None)):
+    drawn = found({"bbox": BOXES["B"], "from": 0})
+    for id, after in (("a#1", judged(None)), ("a#0", drawn), ("a#1", judged(None))):
         with opened() as names:
-            assert not decided(folder, id, judged(box))["error"]
+            assert not decided(folder, id, after)["error"]
         times_opened.append(names["a.png"])
     _, with_box, without_box = times_opened  # the first one takes the picture's digest, too
     assert without_box == with_box - 1

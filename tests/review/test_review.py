@@ -94,6 +94,7 @@ def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any)
     assert (first["verified"], first["reviewed_by"], first["expression_id"]) == (True, "ann", "a#0")
     assert rest == RECORD["expressions"][1:]  # type: ignore[index]
     page.keyboard.press("z")
+    page.get_by_role("log").filter(has_text="Undone").wait_for()
     for name, (act, number, expected) in ACTS.items():
         if number == 0:
             page.keyboard.press("1")
