@@ -5,19 +5,16 @@ filtered by, such as `doubtful` (FLAGS has all).
 """
 
 from bisect import bisect
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
-    annotated_column,
     doubt_of_reply,
     is_number,
     path_of,
-    verdict_of,
-    was_checked,
 )
 from dataflow_grounding.review._record_view import (
     MEANING,
@@ -27,7 +24,6 @@ from dataflow_grounding.review._record_view import (
     Phrases,
     file_name,
     id_of,
-    shown_status,
     stated_class,
 )
 
@@ -36,6 +32,7 @@ FLAGS = (*MEANING, "verified", *COCO_SIZES, "changed", "without picture")
 
 The index in this tuple is the number of the bit in a row of the index, which `page.js` reads.
 """
+_BITS = {flag: 1 << bit for bit, flag in enumerate(FLAGS)}
 _SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; page.js has the same
 
 
@@ -54,9 +51,8 @@ def items_of(phrases: Phrases) -> Iterator[Item]:
         if not row["instances"]:
             yield Item(id, None)
         for index in range(len(row["instances"])):
-            surest, *others = phrases.things.get((id, index), ((id, index),))
-            if surest == (id, index):
-                yield Item(id, index, tuple(others))
+            if not phrases.is_of_surer_box(id, index):
+                yield Item(id, index, tuple(phrases.things.get((id, index), ())[1:]))
 
 
 class Index:
@@ -78,11 +74,7 @@ class Index:
         }
 
     def row_of(
-        self,
-        record: Mapping[str, Any],
-        phrases: Phrases,
-        items: Iterable[Item],
-        marks: Collection[str],
+        self, record: Mapping[str, Any], phrases: Phrases, marks: Collection[str]
     ) -> list[Any]:
         """Return what `page.js` reads: ["a.jpg", 8, [["red cup", 4]], [95], 0, 4, ""].
 
@@ -92,21 +84,24 @@ class Index:
         """
         scores: list[int] = []
         sides = 0
-        for item in items:
-            if item.box is None:
-                continue
-            box = phrases.rows[item.id]["instances"][item.box]
-            score = box["score"]
-            scores.append(round(100 * min(max(score, 0), 1)) if is_number(score) else -1)
-            sides |= 1 << bisect(_SIDES, area(box_of(box["bbox"])) ** 0.5)
-        bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+        bits = sum(_BITS[mark] for mark in marks)
+        for id, row in phrases.rows.items():
+            for index, box in enumerate(row["instances"]):
+                if phrases.is_of_surer_box(id, index):
+                    continue
+                score = box["score"]
+                scores.append(round(100 * min(max(score, 0), 1)) if is_number(score) else -1)
+                size = area(box_of(box["bbox"]))
+                bits |= _BITS[coco_size(size)]
+                sides |= 1 << bisect(_SIDES, size**0.5)
         model = str(record.get("model") or "")
         number = self._models.number_of(model)
         shown_model = model if number is None else number
         id = id_of(record)
-        file = file_name(blotted_message(path_of(record)))
+        path = path_of(record)
+        file = "" if file_name(path) in id else file_name(blotted_message(path))
         shown_phrases = self._phrases_in_row(phrases)
-        return [id, bits, shown_phrases, scores, shown_model, sides, "" if file in id else file]
+        return [id, bits, shown_phrases, scores, shown_model, sides, file]
 
     def _phrases_in_row(self, phrases: Phrases) -> list[list[Any]]:
         """Return each phrase's words, class and number of boxes; a last 1 is left out.
@@ -114,17 +109,17 @@ class Index:
         In ["red cups", 4, 2, [[0, 3, 1]]] the first box is of a thing that the record's phrase 3
         has a surer box of, its second. A status that the number of boxes doesn't tell comes last.
         """
-        index_of_id = {id: index for index, id in enumerate(phrases.rows)}
+        index_of_id = {id: index for index, id in enumerate(phrases.things and phrases.rows)}
         listed: list[list[Any]] = []
         for id, row in phrases.rows.items():
             count = len(row["instances"])
             shown_as = []
-            for index in range(count if phrases.things else 0):
-                (surest, box), *_ = phrases.things.get((id, index), ((id, index),))
-                if (surest, box) != (id, index):
+            for index in range(count):
+                if phrases.is_of_surer_box(id, index):
+                    surest, box = phrases.things[id, index][0]
                     shown_as.append([index, index_of_id[surest], box])
             cells: list[Any] = [" ".join(row["text"].lower().split()), self._label_of(row)]
-            status = shown_status(row)
+            status = phrases.statuses[id]
             if status != ("grounded" if count else "none"):
                 cells += [count, shown_as, status]
             elif shown_as:
@@ -146,8 +141,8 @@ class Index:
 
 
 def marks_of(record: Mapping[str, Any], phrases: Phrases) -> set[str]:
-    """Return those of FLAGS that a record has, but for those that depend on other records."""
-    checks = {verdict_of(row) for row in phrases.rows.values() if was_checked(row)}
+    """Return those of FLAGS that a record has, but for sizes, and those that depend on others."""
+    checks = {check for check in phrases.checks.values() if check}
     reasons = {  # a record has a mark if its reason is true, or isn't empty
         "suspect": record.get("suspect_boxes") is True,
         "unreadable": phrases.problem,
@@ -159,9 +154,6 @@ def marks_of(record: Mapping[str, Any], phrases: Phrases) -> set[str]:
         "verified": "verified" in checks,
     }
     marks = {mark for mark, reason in reasons.items() if reason}
-    if annotated_column(record) == "expressions":
-        marks.update(map(shown_status, phrases.rows.values()))
-    for row in phrases.rows.values():
-        for box in row["instances"]:
-            marks.add(coco_size(area(box_of(box["bbox"]))))
+    if phrases.kind == "expressions":
+        marks.update(phrases.statuses.values())
     return marks

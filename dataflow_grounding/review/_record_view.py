@@ -137,15 +137,25 @@ class Phrases(NamedTuple):
 
     rows: dict[str, Expression]  # by id
     problem: str  # why they can't be read; else ""
-    things: dict[BoxPlace, list[BoxPlace]]
+    things: dict[BoxPlace, list[BoxPlace]]  # those with several boxes, by each of these
+    checks: dict[str, str]  # what a check said of each, by id; "" without one
+    statuses: dict[str, str]  # as they are shown
+    kind: str  # the column that they are of
+
+    def is_of_surer_box(self, id: str, index: int) -> bool:
+        """Return whether another box of a box's thing is shown, and judged, in its place."""
+        return (id, index) in self.things and self.things[id, index][0] != (id, index)
 
 
 def phrases_of(record: Mapping[str, Any]) -> Phrases:
     try:
         rows = expressions_of(record if isinstance(record, Record) else Record(record))
     except BrokenRow as error:
-        return Phrases({}, str(error), {})
-    return Phrases(rows, "", boxes_of_same_thing(rows))
+        return Phrases({}, str(error), {}, {}, {}, annotated_column(record))
+    checks = {id: verdict_of(row) if was_checked(row) else "" for id, row in rows.items()}
+    statuses = {id: _shown_status(row) for id, row in rows.items()}
+    things = boxes_of_same_thing(rows)
+    return Phrases(rows, "", things, checks, statuses, annotated_column(record))
 
 
 def id_of(record: Mapping[str, Any]) -> str:
@@ -170,8 +180,8 @@ def view_of(
         phrases = phrases_of(record)
     spans = Utf16Spans(caption)
     expressions = []
-    for index, (id, row) in enumerate(phrases.rows.items()):
-        expressions.append(_expression_view(index, id, row, spans))
+    for index, id in enumerate(phrases.rows):
+        expressions.append(_expression_view(index, id, phrases, spans))
     _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
         _mark_same_things(expressions, phrases)
@@ -187,7 +197,7 @@ def view_of(
         "missing": picture.missing,
         "caption": caption,
         "captions": record.get(OTHER_CAPTIONS) or [],
-        "kind": annotated_column(record),
+        "kind": phrases.kind,
         "problem": phrases.problem,
         "notes": _notes(record, (width, height)),
         "expressions": expressions,
@@ -294,7 +304,7 @@ class Utf16Spans:
         return [end + bisect_left(self._wide, end) for end in span]
 
 
-def shown_status(row: Expression) -> str:
+def _shown_status(row: Expression) -> str:
     status = row.get("status")
     if status in STATUSES:
         return str(status)
@@ -306,10 +316,11 @@ def stated_class(row: Expression) -> str | None:
     return name if isinstance(name, str) and name.strip() else None
 
 
-def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
+def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -> dict[str, Any]:
     """Return an expression; columns that are missing, or wrong, get a value that can be shown."""
-    status = shown_status(row)
-    check = verdict_of(row) if was_checked(row) else ""
+    row = phrases.rows[id]
+    status = phrases.statuses[id]
+    check = phrases.checks[id]
     span: Any = row.get("char_span")
     name = stated_class(row)
     class_column = {} if name is None else {"class": name}

@@ -18,7 +18,7 @@ from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.data.remarks import Remarks, remarks_of
 from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
-from dataflow_grounding.review._index import Index, items_of, marks_of
+from dataflow_grounding.review._index import Index, marks_of
 from dataflow_grounding.review._record_view import (
     FIRST,
     PageClasses,
@@ -138,7 +138,7 @@ class _Written:
             marks.add("unusual")
         self.count += 1
         self.counts["changed"] += "changed" in marks
-        row = self.index.row_of(record, phrases, items_of(phrases), marks)
+        row = self.index.row_of(record, phrases, marks)
         _write_row(self._rank_files, view, row, marks)
         if is_of_this_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))

@@ -124,7 +124,7 @@ class Reviewable:
         doubts = _doubts_of(record, phrases, items)
         if is_unusual:  # its items come first in the order of doubt
             doubts = [doubt + _RARE_REMARK for doubt in doubts]
-        row = self.index.row_of(record, phrases, items, marks)
+        row = self.index.row_of(record, phrases, marks)
         self.rows[index] = script_json([*row, doubts])
         self._numbers[index] = array("Q", _numbers_of(record, phrases, items))
         others = sum(len(item.also) for item in items)

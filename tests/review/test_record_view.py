@@ -48,12 +48,7 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     names = ("id", "path", "width", "height", "model")
     assert [data[name] for name in names] == ["a/b.jpg", "a/b.jpg", 9, 8, "m"]
     record["expressions"] = [row]
-    assert marks_of(record, phrases_of(record)) == {
-        "grounded",
-        "suspect",
-        "unverified",
-        "small",
-    }
+    assert marks_of(record, phrases_of(record)) == {"grounded", "suspect", "unverified"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
