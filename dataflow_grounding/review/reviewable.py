@@ -71,6 +71,7 @@ class Reviewable:
         self._records = RowsOnDisk()
         self._row_of_index: dict[int, int] = {}  # where it isn't the index: of joined records
         self._reviews: dict[int, RecordReview] = {}  # of records that were decided on, by index
+        self._items_decided: dict[int, list[Item]] = {}  # of these records
         self._lines_known = len(self.decisions.lines)
         self._read_records()
 
@@ -131,14 +132,16 @@ class Reviewable:
         if others:
             self._further_boxes[index] = others
         self._reviews.pop(index, None)
-        review = self._review_now(index, record, phrases)
+        if self.decisions.lines:
+            self._take_review(index, record, phrases)
+
+    def _take_review(self, index: int, record: Record, phrases: Phrases) -> None:
+        if phrases.problem:
+            return
+        review = self.decisions.review_of(record, phrases.rows)
         if review.decisions:
             self._reviews[index] = review
-
-    def _review_now(self, index: int, record: Record, phrases: Phrases) -> RecordReview:
-        if phrases.problem or not self.decisions.lines:
-            return RecordReview({})
-        return self.decisions.review_of(record, phrases.rows)
+            self._items_decided[index] = list(items_of(phrases))
 
     @property
     def further_boxes(self) -> int:
@@ -154,7 +157,7 @@ class Reviewable:
         for index in changed:
             if index is not None:
                 record = self.record(index)
-                self._reviews[index] = self._review_now(index, record, phrases_of(record))
+                self._take_review(index, record, phrases_of(record))
 
     def review_of(self, index: int) -> RecordReview:
         if self._lines_known < len(self.decisions.lines):
@@ -171,12 +174,13 @@ class Reviewable:
         indices = {*self._reviews}
         if since:
             lines = self.decisions.lines[since:]
-            indices &= {self.index_of.get(str(line["record"]), -1) for line in lines}
+            indices = {self.index_of.get(str(line["record"]), -1) for line in lines}
         letters = {}
         for index in indices:
-            outcomes = self._reviews[index].outcomes
-            items = items_of(phrases_of(self.record(index)))
-            letters[index] = "".join(_letter_of(item, outcomes, who) for item in items)
+            if index in self._reviews:
+                outcomes = self._reviews[index].outcomes
+                items = self._items_decided[index]
+                letters[index] = "".join(_letter_of(item, outcomes, who) for item in items)
         return letters
 
     def record(self, index: int) -> Record:
