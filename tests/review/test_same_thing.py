@@ -130,3 +130,18 @@ def test_a_thing_is_shown_until_all_its_boxes_are_judged(tmp_path: Path, serve: 
     server.kill()
     with_phrases(tmp_path, human, phrase(1, "a person", [10, 10, 110, 210, 0.7]))
     assert [item.letter for item in items(serve(tmp_path, who="ann").session)] == ["-"]
+
+
+def test_two_things_that_share_a_phrase_are_judged_on_one_page(
+    tmp_path: Path, serve: Any, show: Any
+) -> None:
+    left, right = [10, 10, 110, 210], [200, 10, 300, 210]
+    both = phrase(0, "a person", [*left, 0.5], [*right, 0.5])
+    single = phrase(1, "a man", [*left, 0.9]), phrase(2, "a woman", [*right, 0.9])
+    folder = with_phrases(tmp_path, both, *single)
+    page = show(serve(folder).address)
+    seen(page, 2)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left to decide here.").wait_for()
+    assert page.locator("#refused").inner_text() == ""
+    assert verdicts(folder) == {"a person": [True, True], "a man": [True], "a woman": [True]}
