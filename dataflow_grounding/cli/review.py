@@ -10,7 +10,7 @@ from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
 from dataflow_grounding.review.certificate import certificate_lines, certify
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
 
@@ -31,12 +31,6 @@ from dataflow_grounding.review.session import Session
     help="Only N boxes and phrases, drawn at random.",
 )
 @click.option("--seed", type=int, help="With --sample: the seed for drawing.")
-@click.option(
-    "--queue",
-    type=click.Choice(["doubt", "random", "file"]),
-    default="doubt",
-    help="What to show first.",
-)
 @image_root_option
 def review_command(
     results: str,
@@ -44,7 +38,6 @@ def review_command(
     no_open: bool,
     sample: int | None,
     seed: int | None,
-    queue: str,
     image_root: str | None,
 ) -> None:
     """Mend RESULTS (a folder of a run or of one of its steps, or a file of records) in a browser.
@@ -57,11 +50,9 @@ def review_command(
         raise click.UsageError("--seed is for a sample: give --sample N, too")
     size_and_seed = None if sample is None else (sample, seed or 0)
     reviewable = Reviewable(results, image_root)
-    session = Session(reviewable, _user(), sample=size_and_seed, order=queue)
-    # A reviewer judges one box of a thing. Its item has the thing's other boxes in `also`.
-    other_count = sum(len(item.also) for item in reviewable.items)
-    if other_count:
-        boxes = counted(other_count, "box")
+    session = Session(reviewable, _user(), sample=size_and_seed)
+    if reviewable.further_boxes:
+        boxes = counted(reviewable.further_boxes, "box")
         say(f"{boxes} on a thing that another box of its class has: shown and judged with that one")
     ReviewServer(session, port).run(open_browser=not no_open)
 

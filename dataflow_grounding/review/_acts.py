@@ -21,7 +21,6 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import with_corners
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
-    STATUSES,
     Record,
     annotated_column,
     is_box,
@@ -195,156 +194,122 @@ def check_acts(line: Mapping[str, Any]) -> None:
             raise TypeError
 
 
-def acts_for(
-    record: Record,
-    id: str,
-    before: Expression | None,
-    wanted: Mapping[str, Any] | None,
-    others: Mapping[str, Expression],
-) -> list[Act]:
-    """Return the acts by which an expression becomes what a reviewer's page asks for.
+def named_acts(
+    record: Record, wanted: Sequence[Mapping[str, Any]], replay: Replay, who: str
+) -> tuple[list[Act], list[str]]:
+    """Return what a page asks for as acts, each laid over the record, and the ids that they are on.
 
-    `before` is the expression as it is now, None for a new one. `wanted` is None to delete it, or
-    has:
+    Each of `wanted` has the `id` of an expression where an act has names, and else what an act has,
+    but for:
 
-    - `status`; and `verified` if it has no boxes
-    - `text` and `char_span` (code points), where they change
-    - `instances`: the boxes, each with `bbox` (pixels of the upright picture), `verified`, and
-      `unjudged` if it was shifted. `from` is its index in `before`, None if it is drawn now. A
-      box that comes from one of the `others` has `of` instead: {"id": "a.jpg#2", "box": 0}.
+    - `new`, the corners of a box; `of` is the id of another expression that has the box, whose
+      score and evidence it keeps then, and `right` is what is said of it
+    - `added`, the text of a phrase, with its `char_span` (code points)
 
-    Boxes of `before` that `wanted` doesn't name are deleted. Raises InputError for what is not of
-    that form.
+    Raises InputError for what is not of that form.
     """
-    old: Expression = before or {"expression_id": id, "instances": []}
-    if wanted is None:
-        return _told_apart([{"phrase": old.get("text"), "gone": True}], old, others)
-    if not isinstance(wanted, Mapping):
-        raise InputError(
-            f"expression {id}: what comes after should be an object or null, not {wanted!r:.40}"
-        )
-    text = old.get("text")
     acts: list[Act] = []
-    if "text" in wanted or before is None:  # `_text_and_spans` refuses a new one without a text
-        columns = _text_and_spans(record, id, wanted)
-        if before is None:
-            acts.append(_added(columns, others))
-        elif columns["text"] != text or columns["char_span"] != old.get("char_span"):
-            acts.append({"phrase": text, **columns})
-        text = columns["text"]
-    _check_verdict(id, wanted)
-    wanted_boxes = _boxes_wanted(id, wanted)
-    on_boxes = _acts_on_boxes(record, id, old, wanted_boxes, others)
-    verdict = wanted.get("verified")
-    if not wanted_boxes and verdict is True:  # a person looked, and there is no such thing
-        on_boxes = [{"absent": True}]
-    elif not wanted_boxes and (verdict is False or verdict != reviewer_verdict(old)):
-        on_boxes.append({"right": verdict})
-    acts += [{"phrase": text, **act} for act in on_boxes]
-    return _told_apart(acts, old, others)
+    ids = []
+    for each in wanted:
+        standing = replay.standing()
+        if "added" in each:
+            id = next_id(record, replay.outcomes)
+            columns = _text_and_spans(record, id, {**each, "text": each["added"]})
+            made = [_added(columns, standing)]
+        else:
+            id = str(each.get("id"))
+            if id not in standing:
+                raise InputError(f"there is no expression {id}")
+            made = _acts_on(record, id, each, standing)
+        for act in made:
+            replay.take(act, who)
+        acts += made
+        ids.append(id)
+    return acts, [*dict.fromkeys(ids)]
 
 
-def _added(columns: Mapping[str, Any], others: Mapping[str, Expression]) -> Act:
+def _added(columns: Mapping[str, Any], standing: Mapping[str, Expression]) -> Act:
     text = columns["text"]
-    if any(other["text"] == text for other in others.values()):
+    if any(row["text"] == text for row in standing.values()):
         raise InputError(f"there is a phrase {text!r} already: draw further boxes of it")
     spans = {key: value for key, value in columns.items() if key != "text"}
     return {"phrase": text, "added": spans}
 
 
-def _told_apart(acts: list[Act], old: Expression, others: Mapping[str, Expression]) -> list[Act]:
-    """Return the acts with what tells their phrase from others of its text in the record."""
-    texts = {other["text"] for other in others.values()}
-    corners = _corners_of(old)  # as they are before each act
-    span = old.get("char_span")
-    told_apart = []
-    for act in acts:
-        if act["phrase"] in texts and "added" not in act:
-            act = {**act, "boxes": list(corners)}
-            if span:
-                act["span"] = span
-        span = act.get("char_span", span)
-        box = act.get("box")
-        if "gone" in act and box:
-            corners = [one for one in corners if one != box]
-        elif "corners" in act:
-            corners = [act["corners"] if one == box else one for one in corners]
-        elif "new" in act:
-            corners = [*corners, list(act["new"]["bbox"])]
-        told_apart.append(act)
-    return told_apart
+def _acts_on(
+    record: Record, id: str, wanted: Mapping[str, Any], standing: Mapping[str, Expression]
+) -> list[Act]:
+    row = standing[id]
+    named: Act = {"phrase": row["text"]}
+    # what tells the phrase from others of its text in the record
+    if sum(other["text"] == row["text"] for other in standing.values()) > 1:
+        named["boxes"] = _corners_of(row)
+        if row.get("char_span"):
+            named["span"] = row["char_span"]
+    verdict = wanted.get("right")
+    if verdict is not None and not isinstance(verdict, bool):
+        raise InputError(
+            f"expression {id}: 'right' should be true, false or null, not {verdict!r:.40}"
+        )
+    if "box" in wanted:
+        return [{**named, **_act_on_box(record, id, row, wanted)}]
+    if "new" in wanted:
+        return _acts_on_new_box(record, id, named, wanted, standing)
+    for word in ("gone", "absent"):
+        if wanted.get(word) is True:
+            return [{**named, word: True}]
+    if "text" in wanted:
+        columns = _text_and_spans(record, id, wanted)
+        is_same = columns["text"] == row["text"] and columns["char_span"] == row.get("char_span")
+        return [] if is_same else [{**named, **columns}]
+    if "right" not in wanted or row["instances"]:
+        raise InputError(f"expression {id}: nothing is said of it, or of its boxes")
+    return [{**named, "right": verdict}]
 
 
-def _acts_on_boxes(
+def _act_on_box(
+    record: Record, id: str, row: Expression, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    found = [box for box in row["instances"] if list(box["bbox"]) == wanted["box"]]
+    if not found:
+        raise InputError(f"expression {id}: there is no box {wanted['box']!r:.60}")
+    act: Act = {"box": list(found[0]["bbox"])}
+    if wanted.get("gone") is True:
+        return {**act, "gone": True}
+    if wanted.get("right") is not None:
+        act["right"] = wanted["right"]
+    if "corners" in wanted:
+        bbox = _clipped(record, id, wanted["corners"])
+        return {**act, "corners": _drawn_box(dict(found[0]), bbox)["bbox"]}
+    if "right" not in act:
+        raise InputError(f"expression {id}: nothing is said of a box")
+    if act["right"]:  # a box without an area may be rejected alone
+        _check_has_area(id, act["box"])
+    return act
+
+
+def _acts_on_new_box(
     record: Record,
     id: str,
-    old: Expression,
-    wanted_boxes: Sequence[Mapping[str, Any]],
-    others: Mapping[str, Expression],
+    named: Act,
+    wanted: Mapping[str, Any],
+    standing: Mapping[str, Expression],
 ) -> list[Act]:
-    # Without boxes the picture isn't looked for: others wait for the lock of reviews.jsonl.
-    size = _size_of_picture(record) if wanted_boxes else None
-    kept = [list(old["instances"][n]["bbox"]) for n in _indices_from(id, old, wanted_boxes)]
-    acts: list[Act] = []
-    for box in old["instances"]:
-        if list(box["bbox"]) not in kept:
-            acts.append({"box": list(box["bbox"]), "gone": True})
-    for wanted_box in wanted_boxes:
-        _check_verdict(id, wanted_box)
-        old_box = _box_before(id, wanted_box, old, others)
-        bbox: Any = wanted_box.get("bbox")
-        verdict = wanted_box.get("verified")
-        is_unmoved = None not in old_box["bbox"] and bbox == list(old_box["bbox"])
-        if not is_unmoved or verdict is True:  # a box without an area may be rejected alone
-            _check_has_area(id, bbox)
-        if not is_unmoved:
-            bbox = _clipped(id, bbox, size) if size is not None else bbox
-            # Nobody draws a wrong box on purpose. But it may have been shifted by a slip.
-            verdict = None if wanted_box.get("unjudged") is True else True
-        if wanted_box.get("from") is not None:
-            acts += _acts_on_old_box(old_box, bbox, verdict, is_unmoved)
-            continue
-        drawn = old_box if is_unmoved else _without_judgement(_drawn_box(old_box, bbox))
-        acts.append({"new": drawn})
-        if verdict is not None and verdict != reviewer_verdict(drawn):
-            acts.append({"box": drawn["bbox"], "right": verdict})
+    other = standing.get(str(wanted.get("of")), {"instances": []})
+    kept = [box for box in other["instances"] if list(box["bbox"]) == wanted["new"]]
+    if kept:
+        box = dict(kept[0])
+    elif wanted.get("of") is not None:
+        raise InputError(f"expression {id}: there is no box {wanted['new']!r:.60}")
+    else:
+        bbox = _clipped(record, id, wanted["new"])
+        box = _without_judgement(_drawn_box({"bbox": [None] * 4}, bbox))
+    acts: list[Act] = [{**named, "new": box}]
+    verdict = wanted.get("right")
+    if verdict is not None and verdict != reviewer_verdict(box):
+        named = {key: value for key, value in named.items() if key != "boxes"}
+        acts.append({**named, "box": list(box["bbox"]), "right": verdict})
     return acts
-
-
-def _acts_on_old_box(
-    old_box: Mapping[str, Any], bbox: Any, verdict: bool | None, is_unmoved: bool
-) -> list[Act]:
-    act: Act = {"box": list(old_box["bbox"])}
-    if verdict is not None:
-        act["right"] = verdict
-    if not is_unmoved:
-        return [{**act, "corners": _drawn_box(dict(old_box), bbox)["bbox"]}]
-    return [] if verdict is None else [act]
-
-
-def _indices_from(id: str, old: Expression, wanted: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the indices of the boxes of `old` that are wanted."""
-    indices = []
-    for box in wanted:
-        index = box.get("from")
-        if index is None or isinstance(box.get("of"), Mapping):
-            continue
-        # type, not isinstance: true and 1.0 are equal to 1, but no index
-        if type(index) is not int or index not in range(len(old["instances"])):
-            raise InputError(f"expression {id}: there is no box {index!r}")
-        indices.append(index)
-    return indices
-
-
-def _boxes_wanted(id: str, wanted: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    items = wanted.get("instances")
-    status = wanted.get("status")
-    if status not in (*STATUSES, "pending") or not isinstance(items, list):
-        raise InputError(
-            f"expression {id}: 'instances' should be a list, 'status' one of {', '.join(STATUSES)}"
-        )
-    # What is no object becomes {}: that has no `bbox`, so it is refused.
-    return [item if isinstance(item, Mapping) else {} for item in items]
 
 
 def _adapt_to_text(
@@ -364,28 +329,6 @@ def _adapt_to_text(
         if new_text in (class_key(str(other.get("text"))), class_key(name)):
             after["class"] = name
             return
-
-
-def _box_before(
-    id: str,
-    wanted_box: Mapping[str, Any],
-    old: Expression,
-    other_expressions: Mapping[str, Expression],
-) -> dict[str, Any]:
-    """Return a copy of the box that `wanted_box` was; its corners are None if it is drawn now."""
-    boxes = old["instances"]
-    index = wanted_box.get("from")
-    place_in_other = wanted_box.get("of")
-    if isinstance(place_in_other, Mapping):
-        other = other_expressions.get(str(place_in_other.get("id")))
-        boxes = [] if other is None else other["instances"]
-        index = place_in_other.get("box")
-    if index is None:
-        return {"bbox": [None] * 4}
-    # type, not isinstance: true and 1.0 are equal to 1, but no index
-    if type(index) is not int or index not in range(len(boxes)):
-        raise InputError(f"expression {id}: there is no box {index!r}")
-    return dict(boxes[index])
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
@@ -459,14 +402,6 @@ def _without_judgement(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in JUDGEMENT}
 
 
-def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
-    verified = item.get("verified")
-    if verified is not None and not isinstance(verified, bool):
-        raise InputError(
-            f"expression {id}: 'verified' should be true, false or null, not {verified!r:.40}"
-        )
-
-
 def _check_has_area(id: str, bbox: Any) -> None:
     if not is_box(bbox) or area(box_of(bbox)) <= 0:
         raise InputError(
@@ -512,13 +447,18 @@ def _size_of_picture(record: Record) -> Size | None:
         return stated_size(record)  # it may be of the picture before it was turned upright
 
 
-def _clipped(id: str, bbox: list[float], size: Size) -> list[float]:
+def _clipped(record: Record, id: str, bbox: Any) -> list[float]:
+    """Return corners that a person drew, within the picture."""
+    _check_has_area(id, bbox)
+    size = _size_of_picture(record)
+    if size is None:
+        return list(bbox)
     inside = clamp(box_of(bbox), size)
     if area(inside) <= 0:
         raise InputError(
             f"expression {id}: the box {bbox} is outside of the picture, {size[0]} x {size[1]}"
         )
-    return bbox if inside == box_of(bbox) else list(inside)
+    return list(bbox) if inside == box_of(bbox) else list(inside)
 
 
 def _rounded(edge: float, old_corners: list[Any]) -> float:

@@ -1,9 +1,9 @@
 """Decisions of reviewers: lines of `reviews.jsonl`, and what holds after all of them.
 
 A line is either a decision or a sample. A decision has `picture` (its name: `_names`), `acts` on
-phrases and boxes of it (`_acts`), `action`, `who`, `when`, `seconds`, `queue` and, where they
-apply, `comment`, on the picture, and `undoes`, the `uid` of the decision that it takes back.
-`record` says where it was made. A sample has `sample`, `who`, `when`.
+phrases and boxes of it (`_acts`), `who`, `when` and, where they apply, `comment`, on the picture,
+and `undoes`, the `uid` of the decision that it takes back. `record` says where it was made. A
+sample has `sample`, `who`, `when`.
 
 Nothing in a decision is of a file of records: it holds wherever its names are.
 """
@@ -21,33 +21,16 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import (
     Record,
     dump_line,
-    is_number,
     parse_line,
 )
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._acts import Act, Replay, acts_for, check_acts
+from dataflow_grounding.review._acts import Act, Replay, check_acts, named_acts
 from dataflow_grounding.review._names import PictureName, names_of
-from dataflow_grounding.review._overlay import Outcome, next_id, version_of
+from dataflow_grounding.review._overlay import Outcome, version_of
 from dataflow_grounding.review._record_view import Expression, expressions_of
 
-# What a decision may say that it did.
-ACTIONS = (
-    "accept",
-    "reject",
-    "absent",
-    "draw",
-    "move",
-    "phrase",
-    "split",
-    "join",
-    "give",
-    "add",
-    "delete",
-    "comment",
-    "undo",
-)
 MOST_CHARACTERS = 10_000  # of a comment
 
 
@@ -102,7 +85,6 @@ class Decisions:
         self._boxes = set[tuple[str, tuple[float, ...]]]()
         self._sizes = set[int | None]()  # of the pictures, in bytes
         self._sizes_of_whole = set[int | None]()  # of those with a comment, or a phrase that is new
-        self._paths_of_whole = set[str | None]()
         # how far the file was read; what others append later is read by `refresh`
         self._bytes_read = 0
         self._lines_read = 0
@@ -155,7 +137,6 @@ class Decisions:
         self._sizes.add(picture.size)
         if "comment" in line or any("added" in act for act in line["acts"]):
             self._sizes_of_whole.add(picture.size)
-            self._paths_of_whole.add(picture.path)
         for act in line["acts"]:
             if "box" in act:
                 self._boxes.add((act["phrase"], tuple(act["box"])))
@@ -259,13 +240,8 @@ class Decisions:
         """Check a reviewer's decision, append it, and return `id` and `after` of what it changed.
 
         After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
-        decision, or `changes`, each with:
-
-        - `id`, the expression's; any text where the expression is `fresh`
-        - `version`, as the reviewer saw it
-        - `after`, as `acts_for` takes it, None to delete it
-
-        Raises InputError and StorageFailed.
+        decision, or `acts`, as `named_acts` takes them, and `versions`: by id, those of their
+        expressions as the reviewer saw them. Raises InputError and StorageFailed.
         """
         about = _about_decision(request)
         with self._locked() as file:
@@ -305,24 +281,17 @@ class Decisions:
     ) -> tuple[list[Act], list[str]]:
         """Return the acts that a request asks for, checked, and the ids of what they are on."""
         replay = self._now(record)
-        acts: list[Act] = []
-        ids = []
-        for wanted in objects_under(request, "changes"):
-            id = str(wanted.get("id") or "")
-            if wanted.get("fresh") or not id:
-                id = next_id(record, replay.outcomes)
-            current = replay.standing()
-            before = current.pop(id, None)
-            if version_of(before) != wanted.get("version"):
+        standing = replay.standing()
+        wanted = objects_under(request, "acts")
+        versions = request.get("versions")
+        for id in {str(each["id"]) for each in wanted if "id" in each}:
+            seen = versions.get(id) if isinstance(versions, Mapping) else None
+            if version_of(standing.get(id)) != seen:
                 outcome = replay.outcomes.get(id)
-                name = before["text"] if before else id
+                name = standing[id]["text"] if id in standing else id
                 reviewer = outcome.who if outcome and outcome.who else "somebody"
                 raise InputError(f"{name}: {reviewer} changed it meanwhile")
-            for act in acts_for(record, id, before, wanted.get("after"), current):
-                replay.take(act, who)
-                acts.append(act)
-            ids.append(id)
-        return acts, ids
+        return named_acts(record, wanted, replay, who)
 
     def _ids_to_undo(self, uid: str, key: str) -> list[str]:
         """Return the ids of what a decision is on.
@@ -357,24 +326,16 @@ def _phrases_in(line: Mapping[str, Any]) -> set[str]:
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a decision's line that come after its `changes`, checked."""
-    if request.get("action") not in ACTIONS:
-        raise InputError(
-            f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
-        )
+    """Return the columns of a decision's line that come after its `acts`, checked."""
     about: dict[str, Any] = {}
-    for name in ("uid", "action", "queue", "comment", "undoes"):
+    for name in ("uid", "comment", "undoes"):
         value = request.get(name)
         removes_comment = name == "comment" and value == ""  # that of an earlier decision
         if value or removes_comment:
             about[name] = value
     for value in about.values():
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-            raise InputError(
-                "'uid', 'queue' and 'comment' should be texts of at most 10,000 characters"
-            )
-    seconds = request.get("seconds")
-    about["seconds"] = round(float(str(seconds)), 2) if is_number(seconds) else None
+            raise InputError("'uid' and 'comment' should be texts of at most 10,000 characters")
     return about
 
 

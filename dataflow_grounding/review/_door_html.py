@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice, pairwise
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 from dataflow_grounding._util.secrets import blotted_message
@@ -21,7 +23,19 @@ from dataflow_grounding.images.drawing import PAGE_PALETTE, text_color
 from dataflow_grounding.review._record_view import MEANING
 from dataflow_grounding.review._report_files import GENERATOR, script_json
 
-_SCRIPTS = ("record.js", "report.js")  # of the page, in this order
+# Scripts of a page, in this order, and its styles.
+_SCRIPTS = ("record.js", "page.js")
+_REVIEW_SCRIPTS = (
+    "decisions.js",
+    "phrases.js",
+    "stage.js",
+    "grid.js",
+    "chooser.js",
+    "single.js",
+    "review.js",
+)
+# What one of both pages alone has in page.html.
+_PARTS = re.compile("<!-- (report|review) -->\n(.*?)<!-- end -->\n", re.DOTALL)
 _DOUBTS = ("doubtful", "unusual", "disputed", "suspect")
 _FIGURES = (
     "images",
@@ -49,43 +63,49 @@ _BAR_HEIGHT = 14
 _CELL = 8  # a side of a cell of a heat map
 
 
-def page_file(name: str) -> str:
-    """Return a file of this package; `report.css` with the colours and the palette."""
-    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    if name == "report.css":
-        text = page_file("colors.css") + text
-        for number, color in enumerate(PAGE_PALETTE):
-            ink = text_color(color)
-            text += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
-            text += f".c{number} {{ --c: var(--c{number}); --ink: var(--ink{number}); }}\n"
-    return text
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _style(is_review: bool) -> str:
+    style = _file("colors.css") + _file("report.css")
+    for number, color in enumerate(PAGE_PALETTE):
+        ink = text_color(color)
+        style += f":root {{ --c{number}: rgb{color}; --ink{number}: rgb{ink}; }}\n"
+        style += f".c{number} {{ --c: var(--c{number}); --ink: var(--ink{number}); }}\n"
+    return style + _file("review.css") if is_review else style
 
 
 def door_html(
-    counts: Mapping[str, int],
-    failure_kinds: Mapping[str, int],
     about: Mapping[str, Any],
-    inline: Iterable[str],
+    inline: Iterable[str] = (),
     *,
     title: str,
-    summary: Mapping[str, Any],
+    counts: Mapping[str, int] = MappingProxyType({}),
+    failure_kinds: Mapping[str, int] = MappingProxyType({}),
+    summary: Mapping[str, Any] = MappingProxyType({}),
     plots: Mapping[str, Any] | None = None,
     said_next_to_answers: str = "",
 ) -> Iterator[str]:
     """Yield the page in parts; a policy in it lets no script run but its own.
 
-    `about` is what the scripts need to begin; `inline` has data as HTML.
+    `about` is what the scripts need to begin; `inline` has data as HTML. With a `review` in `about`
+    it is the page of a review, which asks its server.
     """
-    style = page_file("report.css")
+    is_review = "review" in about
+    style = _style(is_review)
     digest = hashlib.sha256(style.encode()).digest()
     nonce = secrets.token_urlsafe(16)
-    page = Template(page_file("report.html")).substitute(
+    kind = "review" if is_review else "report"
+    html = _PARTS.sub(lambda part: part[2] if part[1] == kind else "", _file("page.html"))
+    page = Template(html).substitute(
         generator=GENERATOR,
         title=page_text(blotted_message(title)),
         style=style,
         # what the page's Content-Security-Policy calls a style that it allows
         style_hash=f"sha256-{base64.b64encode(digest).decode()}",
         nonce=nonce,
+        connect="'self'" if is_review else "'none'",
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),
         bar=_status_bar_html(counts),
@@ -96,8 +116,8 @@ def door_html(
     before, after = page.split("<!-- data -->")
     yield before
     yield from inline
-    for name in _SCRIPTS:
-        yield f'<script nonce="{nonce}">\n{page_file(name)}</script>\n'
+    for name in (*_SCRIPTS, *(_REVIEW_SCRIPTS if is_review else ())):
+        yield f'<script nonce="{nonce}">\n{_file(name)}</script>\n'
     yield after
 
 

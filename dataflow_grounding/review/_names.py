@@ -85,7 +85,3 @@ def file_digest(file: ImageFile) -> str:
 
 def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def file_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]

@@ -53,6 +53,7 @@ class Picture(NamedTuple):
     missing: str = ""  # why there is no picture
 
 
+OTHER_CAPTIONS = "other_captions"  # of a picture whose records a review has joined
 _NO_PICTURE = Picture()
 _MOST_NAMES = 5000  # that are numbered
 
@@ -115,6 +116,10 @@ def picture_column(record: Mapping[str, Any]) -> str:
     return "image_path" if "image_path" in record else "image"
 
 
+def file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
 def file_of_picture(record: Record) -> ImageFile:
     """Return the file of a record's picture. Raises RecordError where it isn't found."""
     return find_image(record, picture_column(record))
@@ -127,11 +132,42 @@ def why_missing(error: Exception | None = None) -> str:
     return "The image file can't be read."
 
 
+class Phrases(NamedTuple):
+    """The expressions of a record, and which of their boxes are of one thing."""
+
+    rows: dict[str, Expression]  # by id
+    problem: str  # why they can't be read; else ""
+    things: dict[BoxPlace, list[BoxPlace]]  # those with several boxes, by each of these
+    checks: dict[str, str]  # what a check said of each, by id; "" without one
+    statuses: dict[str, str]  # as they are shown
+    kind: str  # the column that they are of
+
+    def is_of_surer_box(self, id: str, index: int) -> bool:
+        """Return whether another box of a box's thing is shown, and judged, in its place."""
+        return (id, index) in self.things and self.things[id, index][0] != (id, index)
+
+
+def phrases_of(record: Mapping[str, Any]) -> Phrases:
+    try:
+        rows = expressions_of(record if isinstance(record, Record) else Record(record))
+    except BrokenRow as error:
+        return Phrases({}, str(error), {}, {}, {}, annotated_column(record))
+    checks = {id: verdict_of(row) if was_checked(row) else "" for id, row in rows.items()}
+    statuses = {id: _shown_status(row) for id, row in rows.items()}
+    things = boxes_of_same_thing(rows)
+    return Phrases(rows, "", things, checks, statuses, annotated_column(record))
+
+
+def id_of(record: Mapping[str, Any]) -> str:
+    return str(record.get("image_id") or blotted_message(path_of(record)) or "no id")
+
+
 def view_of(
     record: Mapping[str, Any],
     picture: Picture = _NO_PICTURE,
     classes: PageClasses | None = None,
     *,
+    phrases: Phrases | None = None,
     each_thing_once: bool = False,
 ) -> View:
     """Return a record as `record.js` shows it, and as a review's page changes it.
@@ -140,24 +176,19 @@ def view_of(
     Width and height are 0 where they aren't known. New classes are added to `classes`.
     """
     caption = caption_of_spans(record)
-    path = blotted_message(path_of(record))
-    rows: dict[str, Expression] = {}
-    problem = ""
-    try:
-        rows = expressions_of(record if isinstance(record, Record) else Record(record))
-    except BrokenRow as error:
-        problem = str(error)
+    if phrases is None:
+        phrases = phrases_of(record)
     spans = Utf16Spans(caption)
     expressions = []
-    for index, (id, row) in enumerate(rows.items()):
-        expressions.append(_expression_view(index, id, row, spans))
+    for index, id in enumerate(phrases.rows):
+        expressions.append(_expression_view(index, id, phrases, spans))
     _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
-        _mark_same_things(expressions, rows)
+        _mark_same_things(expressions, phrases)
     width, height = picture.size or stated_size(record) or (0, 0)
     return {
-        "id": str(record.get("image_id") or path or "no id"),
-        "path": path,
+        "id": id_of(record),
+        "path": blotted_message(path_of(record)),
         "model": str(record.get("model") or ""),
         "width": width,
         "height": height,
@@ -165,8 +196,9 @@ def view_of(
         "full": picture.full,
         "missing": picture.missing,
         "caption": caption,
-        "kind": annotated_column(record),
-        "problem": problem,
+        "captions": record.get(OTHER_CAPTIONS) or [],
+        "kind": phrases.kind,
+        "problem": phrases.problem,
         "notes": _notes(record, (width, height)),
         "expressions": expressions,
     }
@@ -241,12 +273,10 @@ def boxes_of_same_thing(
     return boxes_by_box
 
 
-def _mark_same_things(
-    expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
-) -> None:
+def _mark_same_things(expressions: Sequence[dict[str, Any]], phrases: Phrases) -> None:
     """Mark the boxes of each thing that has several, because a page shows the surest alone."""
-    index_of_expression = {id: index for index, id in enumerate(rows)}
-    for place, (surest, *others) in boxes_of_same_thing(rows).items():
+    index_of_expression = {id: index for index, id in enumerate(phrases.rows)}
+    for place, (surest, *others) in phrases.things.items():
         if place != surest:  # the map has the thing once for each of its boxes
             continue
         id_of_surest, box_index = surest
@@ -274,16 +304,26 @@ class Utf16Spans:
         return [end + bisect_left(self._wide, end) for end in span]
 
 
-def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
-    """Return an expression; columns that are missing, or wrong, get a value that can be shown."""
+def _shown_status(row: Expression) -> str:
     status = row.get("status")
-    if status not in STATUSES:
-        status = "grounded" if row["instances"] else "pending"
-    check = verdict_of(row) if was_checked(row) else ""
+    if status in STATUSES:
+        return str(status)
+    return "grounded" if row["instances"] else "pending"
+
+
+def stated_class(row: Expression) -> str | None:
+    name = row.get("class")
+    return name if isinstance(name, str) and name.strip() else None
+
+
+def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -> dict[str, Any]:
+    """Return an expression; columns that are missing, or wrong, get a value that can be shown."""
+    row = phrases.rows[id]
+    status = phrases.statuses[id]
+    check = phrases.checks[id]
     span: Any = row.get("char_span")
-    stated_class = row.get("class")
-    has_class = isinstance(stated_class, str) and bool(stated_class.strip())
-    class_column = {"class": stated_class} if has_class else {}
+    name = stated_class(row)
+    class_column = {} if name is None else {"class": name}
     return {
         "index": index,
         "id": id,

@@ -6,7 +6,6 @@ shows of it, and its row in the index is what the page needs to filter and count
 """
 
 import os
-from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -15,19 +14,17 @@ from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
-from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
-from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.records import STATUSES, doubt_of_reply, path_of
+from dataflow_grounding.data.records import STATUSES, path_of
 from dataflow_grounding.data.remarks import Remarks, remarks_of
 from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
+from dataflow_grounding.review._index import Index, marks_of
 from dataflow_grounding.review._record_view import (
     FIRST,
-    MEANING,
     PageClasses,
-    PageNames,
     Picture,
     View,
+    phrases_of,
     view_of,
 )
 from dataflow_grounding.review._report_files import PER_FILE, ReportFiles, script_json
@@ -38,13 +35,6 @@ from dataflow_grounding.review._versions import (
     with_versions,
 )
 
-FLAGS = (*MEANING, "verified", *COCO_SIZES, "changed", "without picture")
-"""What a record may be marked with: the page's filters, and sizes of boxes.
-
-The index in this tuple is the number of the bit in a row of the index, which `report.js` reads.
-"""
-_SCORE_BINS = 10  # equal parts of 0 to 1
-_SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; report.js has the same
 TOLD_EVERY = 100  # records between two calls of `on_progress`
 _MOST_KINDS = 20  # of failures that have a separate filter; the others share one
 # Where a record's two lines are in the file of its rank: `_write_row` writes one after the other.
@@ -98,17 +88,24 @@ def write_report(
         files.write("index", _lines(rank_files, _INDEX_LINE))
         counts = written.counts_of_page(failure_kinds.total(), summary.get("failed"))
         page = door_html(
-            counts,
-            failure_kinds,
-            _page_facts(written, failure_kinds, files.address, begins_with),
+            {
+                **written.index.facts(),
+                "files": files.address,
+                "perFile": PER_FILE,
+                "kinds": failure_kinds,
+                "beginsWith": begins_with,
+                "failures": failure_kinds.total(),
+            },
             files.inline,
             title=title,
+            counts=counts,
+            failure_kinds=failure_kinds,
             summary=summary,
             plots=figures(),
             said_next_to_answers=remarks.line(),
         )
         files.put(page)
-    return counts["shown"]
+    return written.count
 
 
 class _Written:
@@ -121,28 +118,32 @@ class _Written:
         self._remarks = remarks
         self._own_name = own_name
         self._pictures = set[int]()  # hashes of the paths of those that are counted
-        self.classes = classes
-        self.models = PageNames()
-        self.heads = PageNames()  # the head nouns of phrases that state no class
-        self.counts = Counter[str]()  # the figures of the records, and how many are `shown`
-        self.marked = Counter[str]()  # how many records have each of FLAGS
+        self.index = Index(classes)
+        self.counts = Counter[str]()  # the figures of the records
+        self.count = 0  # of records that are shown
 
     def add(self, record: Mapping[str, Any], earlier: Earlier, picture: Picture) -> None:
-        view = view_of(record, picture, self.classes, each_thing_once=True)
-        view.update(changes_view(view, earlier, self._own_name, self.classes))
-        marks = marks_of(record, view)
+        phrases = phrases_of(record)
+        classes = self.index.classes
+        view = view_of(record, picture, classes, phrases=phrases, each_thing_once=True)
+        view.update(changes_view(view, earlier, self._own_name, classes))
+        marks = marks_of(record, phrases)
+        if view.get("changes") or view.get("only"):
+            marks.add("changed")
+        if view["missing"]:
+            marks.add("without picture")
         # Next to another run, `only` names the run that alone has the record.
         is_of_this_run = view.get("only", self._own_name) == self._own_name
         # This run's remarks alone were counted, so only these can be called rare.
         if is_of_this_run and self._remarks.is_rare(remarks_of(record)):
             marks.add("unusual")
-        index_row = _index_row(view, marks, self.classes, self.heads, self.models)
-        _write_row(self._rank_files, view, index_row, marks)
+        self.count += 1
+        self.counts["changed"] += "changed" in marks
+        row = self.index.row_of(record, phrases, marks)
+        _write_row(self._rank_files, view, row, marks)
         if is_of_this_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))
             self._count_picture(record)
-        self.counts["shown"] += 1
-        self.marked.update(marks)
 
     def _count_picture(self, record: Mapping[str, Any]) -> None:
         """Count a record's picture once; one that names none is of its own."""
@@ -153,7 +154,6 @@ class _Written:
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
         """Return the figures of the page; `failed` is how many of the run's images aren't done."""
         counts = Counter(self.counts)
-        counts["changed"] = self.marked["changed"]
         counts["failures"] = failure_count
         # `failed` may be less than `failure_count`, which counts failed checks of done images, too.
         if isinstance(failed, int) and failed > 0:
@@ -162,26 +162,6 @@ class _Written:
             counts["done"] = counts["images"]
             counts["images"] += failed
         return counts
-
-
-def _page_facts(
-    written: _Written, failure_kinds: Mapping[str, int], address: str, begins_with: str
-) -> dict[str, Any]:
-    """Return what `report.js` begins with."""
-    return {
-        "files": address,
-        "perFile": PER_FILE,
-        "flags": FLAGS,
-        "marked": written.marked,
-        "meaning": MEANING,
-        "kinds": failure_kinds,
-        "beginsWith": begins_with,
-        "records": written.counts["shown"],
-        "failures": sum(failure_kinds.values()),
-        "classes": written.classes.names,
-        "heads": written.heads.names,
-        "models": written.models.names,
-    }
 
 
 def _with_pictures(
@@ -225,12 +205,12 @@ def _failure_rows(
 
 
 def _write_row(
-    rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
+    rank_files: Sequence[IO[str]], view: View, row: list[Any], marks: Collection[str]
 ) -> None:
     rank = 0  # the index in FIRST of the first mark that the record has, or len(FIRST)
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
-    rank_files[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
+    rank_files[rank].write(f"{script_json(row)}\n{script_json(view)}\n")
 
 
 def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
@@ -239,110 +219,6 @@ def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
         file.seek(0)
         for line in islice(file, first_line, None, 2):
             yield line.rstrip("\n")
-
-
-def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Return those of FLAGS that a record has, but for `unusual`, which depends on all records."""
-    expressions = view["expressions"]
-    checks = {expression["check"] for expression in expressions}
-    reasons = {  # a record has a mark if its reason is true, or isn't empty
-        "suspect": record.get("suspect_boxes") is True,
-        "unreadable": view["problem"],
-        "doubtful": doubt_of_reply(record),
-        "disputed": any(expression["disputed"] for expression in expressions),
-        "undecided": "undecided" in checks,
-        # a check didn't say yes, or couldn't be asked
-        "unverified": checks - {"", "verified", "undecided"},
-        "verified": "verified" in checks,
-        "changed": view.get("changes") or view.get("only"),
-        "without picture": view["missing"],
-    }
-    marks = {mark for mark, reason in reasons.items() if reason}
-    for expression in expressions:
-        if view["kind"] == "expressions":
-            marks.add(expression["status"])
-        for instance in expression["instances"]:
-            marks.add(coco_size(area(box_of(instance["bbox"]))))
-    return marks
-
-
-def _index_row(
-    view: View,
-    marks: Collection[str],
-    classes: PageClasses,
-    heads: PageNames,
-    models: PageNames,
-) -> list[Any]:
-    """Return what `report.js` reads: ["a.jpg", 8, [["red cup", 4]], 95, 95, 0, 2560].
-
-    These are the record's id, a bit for each of FLAGS, the phrases, the lowest and the highest
-    score in hundredths (-1 without any), the model's number, and the bins of histograms.
-    """
-    phrases: list[list[Any]] = []
-    scores: list[float] = []
-    for expression in view["expressions"]:
-        phrases.append(_phrase_in_index(expression, _label(expression, classes, heads)))
-        for box in expression["instances"]:
-            if box["score"] is not None:
-                scores.append(box["score"])
-    lowest = _hundredths(min(scores)) if scores else -1
-    highest = _hundredths(max(scores)) if scores else -1
-    flag_bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    model_number = models.number_of(view["model"])
-    model = view["model"] if model_number is None else model_number
-    return [view["id"], flag_bits, phrases, lowest, highest, model, _bins_of(view)]
-
-
-def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[Any]:
-    """Return a phrase's words, class and number of boxes: ["red cups", 4, 2]. A last 1 is left out.
-
-    In ["red cups", 4, 2, [[0, 3]]] the first box is of a thing that the record's phrase 3 has a
-    surer box of: that one is shown in its place.
-    """
-    words = " ".join(expression["text"].lower().split())
-    instances = expression["instances"]
-    shown_as = []
-    for index, box in enumerate(instances):
-        if "shownAs" in box:
-            shown_as.append([index, box["shownAs"]])
-    if shown_as:  # the number comes before it, also if it is 1
-        return [words, label, len(instances), shown_as]
-    if len(instances) != 1:
-        return [words, label, len(instances)]
-    return [words, label]
-
-
-def _bins_of(view: View) -> int:
-    """Return a bit for each bin of the page's histograms, set if a box of the record is in it.
-
-    The lowest _SCORE_BINS bits are for scores, those above for sides: below 16 px, from 16 on, from
-    32 on. A box with a side of 20 px and a score of 0.95 sets bits 9 and 11.
-    """
-    bits = 0
-    for expression in view["expressions"]:
-        for instance in expression["instances"]:
-            if "shownAs" in instance:  # another box of the same thing is shown, and counts
-                continue
-            side = area(box_of(instance["bbox"])) ** 0.5
-            bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))
-            if instance["score"] is not None:
-                score_bin = _hundredths(instance["score"]) * _SCORE_BINS // 100
-                bits |= 1 << min(score_bin, _SCORE_BINS - 1)  # a score of 1 is in the last bin
-    return bits
-
-
-def _label(expression: Mapping[str, Any], classes: PageClasses, heads: PageNames) -> str | int:
-    """Return the number of a class, from 0, or of a head noun, from -1 down; else the name."""
-    if "class" in expression:
-        number = classes.number_of(expression["class"])
-        return expression["class"] if number is None else number
-    head = head_of(expression["text"])
-    number = heads.number_of(head)
-    return head if number is None else -1 - number
-
-
-def _hundredths(score: float) -> int:
-    return round(100 * min(max(score, 0), 1))
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:

@@ -146,7 +146,7 @@ class ReportFiles:
             return
         path = os.path.join(self.files_folder, self._data_folder, f"{name}.js")
         with new_file(path, "w", encoding="utf-8", newline="\n") as file:
-            file.write(f'reportPage.take("{name}", [')
+            file.write(f'page.take("{name}", [')
             file.writelines(_separated(rows))
             file.write("]);\n")
 

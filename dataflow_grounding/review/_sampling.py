@@ -4,9 +4,7 @@ An item, a box or a phrase without one, is settled once a reviewer has judged it
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
@@ -14,28 +12,20 @@ from dataflow_grounding.data.classes import class_of
 from dataflow_grounding.data.records import verdict_of, was_checked
 from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.formats.selection import status_of
+from dataflow_grounding.review._index import items_of
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
-from dataflow_grounding.review._record_view import Expression, expressions_of
-from dataflow_grounding.review.queues import Item, Reviewable
+from dataflow_grounding.review._record_view import Expression, phrases_of
+from dataflow_grounding.review.reviewable import Place, Reviewable
 
 
-def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
+def settled_of(reviewable: Reviewable, places: Collection[Place]) -> dict[Place, bool | None]:
     """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
-    settled: dict[Item, bool | None] = dict.fromkeys(items)  # None for each
-    for index, items_of_record in _by_record(items):
-        originals = expressions_of(reviewable.record(index))
-        outcomes = reviewable.review_of(index).outcomes
-        for item in items_of_record:
-            outcome = outcomes.get(item.id)
-            if outcome is not None:
-                settled[item] = _is_right(originals[item.id], outcome, item.box)
+    settled: dict[Place, bool | None] = dict.fromkeys(places)  # None for each
+    for place in places:
+        outcome = reviewable.review_of(place.record).outcomes.get(place.item.id)
+        if outcome is not None and outcome.before is not None:
+            settled[place] = _is_right(outcome.before, outcome, place.item.box)
     return settled
-
-
-def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
-    index_of_record = attrgetter("record")
-    # A record is then read once for all its items, of which it may have thousands.
-    return groupby(sorted(items, key=index_of_record), index_of_record)
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
@@ -61,28 +51,28 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
 
 def groups_of(
     reviewable: Reviewable, run_model: str = ""
-) -> tuple[dict[Item, dict[str, str]], int]:
+) -> tuple[dict[Place, dict[str, str]], int]:
     """Return the groups that each item is in, and how many phrases there are.
 
     An item may be in {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
     "check": "ask: verified"}. `run_model` is that of records that name none.
     """
-    groups: dict[Item, dict[str, str]] = {}
+    groups: dict[Place, dict[str, str]] = {}
     phrase_count = 0
-    for index, items in _by_record(reviewable.items):
+    for index in range(len(reviewable.keys)):
         record = reviewable.record(index)
-        rows = expressions_of(record)
+        phrases = phrases_of(record)
         model = str(record.get("model") or run_model or "unknown")
-        groups_of_id = {id: _groups_of_phrase(row) for id, row in rows.items()}
-        phrase_count += len(rows)
-        for item in items:
-            row = rows[item.id]
-            groups[item] = {**groups_of_id[item.id], "model": model}
+        phrase_count += len(phrases.rows)
+        for item in items_of(phrases):
+            row = phrases.rows[item.id]
+            of_item = {**_groups_of_phrase(row), "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
-                groups[item]["size"] = COCO_SIZES[coco_size(area(box))]
+                of_item["size"] = COCO_SIZES[coco_size(area(box))]
             if "class" in row:
-                groups[item]["class"] = class_of(row)
+                of_item["class"] = class_of(row)
+            groups[Place(index, item)] = of_item
     return groups, phrase_count
 
 
@@ -97,18 +87,20 @@ def _groups_of_phrase(row: Expression) -> dict[str, str]:
 
 
 def sample_figures(
-    groups: Mapping[Item, Mapping[str, str]],
+    groups: Mapping[Place, Mapping[str, str]],
     phrase_count: int,
-    settled: Mapping[Item, bool | None],
+    settled: Mapping[Place, bool | None],
     level: float = 0.95,
 ) -> dict[str, Any]:
     """Return how many boxes of a sample are wrong, and how many phrases were missed.
 
     `groups` and `phrase_count` are of the whole file; `settled` is of the sample.
     """
-    verdicts_on_boxes = {item: right for item, right in settled.items() if item.box is not None}
-    verdicts_on_phrases = [right for item, right in settled.items() if item.box is None]
-    without_box = sum(item.box is None for item in groups)
+    verdicts_on_boxes = {
+        place: right for place, right in settled.items() if place.item.box is not None
+    }
+    verdicts_on_phrases = [right for place, right in settled.items() if place.item.box is None]
+    without_box = sum(place.item.box is None for place in groups)
     box_count = len(groups) - without_box
     return {
         "boxes": share_with_bounds([*verdicts_on_boxes.values()], box_count, level),
@@ -130,19 +122,19 @@ def _missed(
 
 
 def _figures_by_group(
-    groups: Mapping[Item, Mapping[str, str]],
-    verdicts_on_boxes: Mapping[Item, bool | None],
+    groups: Mapping[Place, Mapping[str, str]],
+    verdicts_on_boxes: Mapping[Place, bool | None],
     level: float,
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of boxes: {"size": {"large": {…}, "small": {…}}, "class": {…}}."""
     box_counts = Counter[tuple[str, str]]()  # by ("size", "large") and so on
-    for item, groups_of_item in groups.items():
-        if item.box is not None:
+    for place, groups_of_item in groups.items():
+        if place.item.box is not None:
             box_counts.update(groups_of_item.items())
     # the verdicts on boxes of the sample, also by ("size", "large") and so on
     verdicts = defaultdict[tuple[str, str], list[bool | None]](list)
-    for item, is_right in verdicts_on_boxes.items():
-        for group in groups[item].items():
+    for place, is_right in verdicts_on_boxes.items():
+        for group in groups[place].items():
             verdicts[group].append(is_right)
     figures = defaultdict[str, dict[str, Any]](dict)
     for name, value in sorted(box_counts):

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
@@ -23,7 +22,7 @@ from dataflow_grounding.review._overlay import (
     reviewer_verdict,
     version_of,
 )
-from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review.reviewable import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that reviewed records can be written to."""
@@ -51,10 +50,21 @@ def apply_decisions(
     # boxes, too, even if the user names it as `out` and wants none.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
-    held = _decisions_held(files, decisions)
-    if not held:
+    if not decisions.lines:
         raise _no_decisions(results, files, refused)
-    counts, boxes_left_out = _write_reviewed(path, files, decisions, is_own_file)
+    held = set[int]()  # the numbers of the decisions that say something of the records
+    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
+
+    def reviewed_records() -> Iterator[Record]:
+        for record, reviewed in _with_reviewed(files, decisions, held):
+            _count_reviewed(record, reviewed, counts)
+            yield reviewed
+        if not held:  # nothing is written then
+            raise _no_decisions(results, files, refused)
+
+    with errors_as(InputError, f"can't write {path}"):
+        without_rejected = WithoutRejected(is_own_file)
+        write_rows(path, without_rejected(reviewed_records()))
     if is_own_file:
         note_source(files.annotations, digest_of(files.annotations) or "")
     else:
@@ -62,8 +72,8 @@ def apply_decisions(
     return {
         "reviewed": path,
         **counts,
-        "boxes_left_out": boxes_left_out,
-        "decisions": held,
+        "boxes_left_out": without_rejected.boxes,
+        "decisions": len(held),
         "taken_over": new_count,
         "refused": refused,
     }
@@ -98,24 +108,9 @@ def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> Non
         raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
-def _write_reviewed(
-    path: str, files: ReviewFiles, decisions: Decisions, keep_rejected: bool
-) -> tuple[Counter[str], int]:
-    """Write the reviewed records; return counts of them, and how many boxes were left out."""
-    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
-
-    def counted() -> Iterator[Record]:
-        for record, reviewed in _with_reviewed(files, decisions):
-            _count_reviewed(record, reviewed, counts)
-            yield reviewed
-
-    with errors_as(InputError, f"can't write {path}"):
-        without_rejected = WithoutRejected(keep_rejected)
-        write_rows(path, without_rejected(counted()))
-    return counts, without_rejected.boxes
-
-
-def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[Record, Record]]:
+def _with_reviewed(
+    files: ReviewFiles, decisions: Decisions, held: set[int]
+) -> Iterator[tuple[Record, Record]]:
     """Yield each record as the pipeline wrote it, and with all decisions on it."""
     for _, record in records_with_keys(files.annotations):
         try:
@@ -123,17 +118,8 @@ def _with_reviewed(files: ReviewFiles, decisions: Decisions) -> Iterator[tuple[R
         except BrokenRow:  # it has no phrases that a decision could be on
             yield record, record
         else:
+            held.update(review.decisions)
             yield record, as_reviewed(record, review.outcomes, review.comment)
-
-
-def _decisions_held(files: ReviewFiles, decisions: Decisions) -> int:
-    """Return how many decisions say something of the records."""
-    held = set[int]()
-    if decisions.lines:
-        for _, record in records_with_keys(files.annotations):
-            with suppress(BrokenRow):
-                held.update(decisions.review_of(record).decisions)
-    return len(held)
 
 
 def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
@@ -169,7 +155,7 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _refuse_log(path: str, own: str) -> None:
     """Refuse decisions that `review` itself wrote; `own` is this review's file, for the message."""
     for row in read_rows(path):  # it may be of a review on another machine
-        if row.data and "acts" in row.data:  # a page's download has `changes`
+        if row.data and "picture" in row.data:  # a page's download hasn't
             raise InputError(
                 f"{path} is what `review` itself wrote: name what a page has downloaded, or copy it"
                 f" to {own} where there is none yet"
@@ -198,59 +184,40 @@ def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list
 
 
 class _Download:
-    """Takes one downloaded file of decisions over, line by line, with ids and versions from here.
-
-    The page that offered it knew no decision that was taken here since, and made up ids for the
-    expressions that it added, whose changes are `fresh`.
-    """
+    """Takes one downloaded file of decisions over, line by line, with versions from here."""
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
         self._reviewable = reviewable
         self._decisions = decisions
-        # The version that this file's last decision left, by record and the expression's id here.
-        # If that decision was refused, "refused" takes its place. No expression has that version,
-        # so later decisions that build on the refused one are refused, too.
+        # The version that this file's last decision left, by record and the expression's id. If
+        # that decision was refused, "refused" takes its place. No expression has that version, so
+        # later decisions that build on the refused one are refused, too.
         self._versions: dict[tuple[str, str], str] = {}
-        # By the file's id of an expression that it added: the id that it got here.
-        self._ids: dict[str, str] = {}
 
     def take(self, row: Row) -> None:
         """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
         decision = row.data or {}
         key = str(decision.get("record"))
-        changes: list[Mapping[str, Any]] = []
+        ids: list[str] = []
         try:
             if row.error is not None:  # the line can't be read
                 raise InputError(str(row.error))
-            changes = objects_under(decision, "changes")
-            self._decide(key, decision, changes)
+            ids = [str(act.get("id")) for act in objects_under(decision, "acts")]
+            self._decide(key, decision)
         except (InputError, BrokenRow):
-            for change in changes:  # so that later decisions that build on them are refused
-                self._versions[key, self._id_here(change)] = "refused"
+            for id in ids:  # so that later decisions that build on them are refused
+                self._versions[key, id] = "refused"
             raise
 
-    def _id_here(self, change: Mapping[str, Any]) -> str:
-        file_id = str(change.get("id"))
-        return self._ids.get(file_id, file_id)
-
-    def _decide(
-        self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
-    ) -> None:
+    def _decide(self, key: str, decision: Mapping[str, Any]) -> None:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
-        changes_here = []
-        for change in changes:
-            id = self._id_here(change)
-            version = self._versions.get((key, id), change.get("version"))
-            changes_here.append({**change, "id": id, "version": version})
+        stated = decision.get("versions")
+        versions = dict(stated) if isinstance(stated, Mapping) else {}
+        for id in versions:
+            versions[id] = self._versions.get((key, id), versions[id])
         who = str(decision.get("who") or "unknown")
-        decision_here = {**decision, "record": key, "changes": changes_here}
-        changes_made = self._decisions.decide(record, key, decision_here, who)
-        # Both lists have one order. They may differ in length: an undo states no changes, and a
-        # decision that was taken before returns the changes that it made then.
-        for change, made in zip(changes, changes_made, strict=False):
-            if change.get("fresh"):  # the file's later lines name it by an id that the page made up
-                self._ids[str(change.get("id"))] = made["id"]
-        for made in changes_made:
+        decision_here = {**decision, "record": key, "versions": versions}
+        for made in self._decisions.decide(record, key, decision_here, who):
             self._versions[key, made["id"]] = version_of(made["after"])

@@ -15,7 +15,7 @@ from dataflow_grounding.review._sampling import (
     sample_figures,
     settled_of,
 )
-from dataflow_grounding.review.queues import Item, Reviewable
+from dataflow_grounding.review.reviewable import Place, Reviewable
 
 _MOST_TOLD = 12
 """Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""
@@ -28,7 +28,7 @@ class StatedSample(NamedTuple):
 
     # {"size": 200, "seed": 1, "when": …, "who": …}
     about: dict[str, Any]
-    items: list[Item]
+    items: list[Place]
 
 
 def certify(results: str, max_error: float | None = None) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def certify(results: str, max_error: float | None = None) -> dict[str, Any]:
     certificate = sample_figures(groups, phrase_count, settled, level)
     certificate["samples"] = [sample.about for sample in samples]
     certificate["reviewers"] = _reviewers(reviewable, settled)
-    unsettled = [item for item, is_right in settled.items() if is_right is None]
+    unsettled = [place for place, is_right in settled.items() if is_right is None]
     if unsettled:
-        certificate["not_settled"] = [reviewable.named(item) for item in unsettled]
+        certificate["not_settled"] = [reviewable.named(place) for place in unsettled]
     certificate["target"] = None
     if max_error is not None:  # even the upper bound has to be within it
         is_accepted = certificate["boxes"]["high"] <= max_error
@@ -54,16 +54,16 @@ def certify(results: str, max_error: float | None = None) -> dict[str, Any]:
     return {"sentence": _sentence(certificate), **certificate}
 
 
-def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
+def _reviewers(reviewable: Reviewable, settled: Mapping[Place, bool | None]) -> dict[str, int]:
     """Return how many items each reviewer settled, by name."""
     counts = Counter[str]()
-    for item, is_right in settled.items():
+    for place, is_right in settled.items():
         if is_right is None:
             counts[_NOBODY] += 1
             continue
-        outcome = reviewable.review_of(item.record).outcomes[item.id]
+        outcome = reviewable.review_of(place.record).outcomes[place.item.id]
         who = outcome.who  # who decided last on the phrase
-        box = None if item.box is None else outcome.box_after(item.box)
+        box = None if place.item.box is None else outcome.box_after(place.item.box)
         if box is not None and box.get("reviewed_by"):
             who = box["reviewed_by"]  # another one may have judged this box of the phrase
         counts[str(who)] += 1
@@ -92,7 +92,7 @@ def _samples(reviewable: Reviewable) -> list[StatedSample]:
     return list(samples.values())
 
 
-def _items_of_sample(reviewable: Reviewable, stated: Mapping[str, Any]) -> list[Item] | None:
+def _items_of_sample(reviewable: Reviewable, stated: Mapping[str, Any]) -> list[Place] | None:
     """Return the items that a line names; None where its seed draws others from the file by now."""
     size = stated.get("size")
     seed = stated.get("seed")

@@ -4,15 +4,15 @@
 
 const reviewGrid = (() => {
   const { node } = recordPage;
-  const { found, viewOf, placeOf, counted, othersOf } = reviewDecisions;
+  const { viewOf, phraseOf, placeOf, counted, othersOf, isDecided, isRejected } = reviewDecisions;
   const LOOK = 500; // milliseconds within which nobody has seen a page
   const CROP = 130; // CSS pixels of a box's crop
   const LARGE_CROP = 200; // where a few fill a wide page
   const MOST_LARGE = 10; // cells, so that nobody has to scroll
   const MOST_HEADS = 9; // things named above a page
 
-  const main = document.getElementById("main");
-  let page = { items: [] };
+  const { main } = page;
+  let shown = { items: [] }; // the page that is shown
   // Marks that aren't sent, by item: they outlast a change of the view. A decision that was taken since, in the other
   // mode, counts in place of a mark.
   const marks = new Map();
@@ -25,25 +25,25 @@ const reviewGrid = (() => {
 
   // Show a page of the grid: its items, what to do, marks of it that were refused, and its buttons.
   function draw(now, task, marked, tools) {
-    page = now;
+    shown = now;
     closed = now;
     last = null;
     for (const [item, word] of marked || []) setMark(item, word);
-    const isOfBoxes = page.items[0].box !== null;
-    const isRoomy = isOfBoxes && page.items.length <= MOST_LARGE && matchMedia("(min-width: 60rem)").matches;
+    const isOfBoxes = shown.items[0].box !== null;
+    const isRoomy = isOfBoxes && shown.items.length <= MOST_LARGE && matchMedia("(min-width: 60rem)").matches;
     const shape = isRoomy ? "cells large" : isOfBoxes ? "cells" : "cells whole";
-    const cells = page.items.map((item, n) => cellOf(item, n, isRoomy ? LARGE_CROP : CROP));
+    const cells = shown.items.map((item, n) => cellOf(item, n, isRoomy ? LARGE_CROP : CROP));
     main.replaceChildren(
       node("h2", { id: "head" }, headOf(isOfBoxes), ": ", task),
       node("div", { class: shape, role: "group", "aria-labelledby": "head",
         "aria-busy": true }, cells),
       node("p", { class: "tools toolbar" }, tools, toBeSeen));
-    page.items.forEach((item, n) => showMark(n));
+    shown.items.forEach((item, n) => showMark(n));
     screen.disconnect();
     onScreen.clear();
     scrolledTo = null;
     scrollTo(0, 0); // where the page before was accepted, its last cells were on the screen
-    cells.forEach((cell) => screen.observe(cell));
+    main.querySelectorAll(".cell").forEach((cell) => screen.observe(cell));
     reviewDecisions.announce(`${counted(cells.length, "cell")}, ${markedOnPage().length} marked: ${headOf(isOfBoxes)}`);
     seen(now);
   }
@@ -63,15 +63,13 @@ const reviewGrid = (() => {
   function showUnseen(cells) {
     scrolledTo = cells[0];
     scrolledTo.scrollIntoView({ block: "start" });
-    closed = page;
+    closed = shown;
     main.querySelector(".cells").setAttribute("aria-busy", true);
-    seen(page);
+    seen(shown);
   }
 
   // A mark is "wrong", "absent" (wrong, and what the phrase means is nowhere in the picture) or "right".
-  const keyOf = ({ record, id, box }) => `${record} ${id} ${box}`;
-  const isDecided = (item) => reviewDecisions.isDecided(viewOf(item), item);
-  const isRejected = (item) => reviewDecisions.isRejected(viewOf(item), item);
+  const keyOf = ({ place, number }) => `${place} ${number}`;
   function markOf(item) {
     const kept = marks.get(keyOf(item));
     if (kept && kept.wasDecided === isDecided(item)) return kept.word;
@@ -81,7 +79,7 @@ const reviewGrid = (() => {
     marks.set(keyOf(item), { item, word, wasDecided: isDecided(item) });
   }
   const isMarked = (item) => markOf(item) !== "right";
-  const markedOnPage = () => page.items.filter(isMarked);
+  const markedOnPage = () => shown.items.filter(isMarked);
   // How many items have a mark that says something new.
   function unsent() {
     const items = [...marks.values()].map(({ item }) => item);
@@ -89,17 +87,15 @@ const reviewGrid = (() => {
   }
   function headOf(isOfBoxes) {
     if (!isOfBoxes) return "Phrases without a box";
-    const heads = [...new Set(page.items.map((item) => item.head || "–"))];
+    const heads = [...new Set(shown.items.map((item) => page.labelOf(item) || "–"))];
     return heads.slice(0, MOST_HEADS).join(", ") + (heads.length > MOST_HEADS ? " …" : "");
   }
   // Cells count from 1; with ten or more of them, by two digits each, so that a number is typed whole at once.
-  const digits = () => (page.items.length > 9 ? 2 : 1);
+  const digits = () => (shown.items.length > 9 ? 2 : 1);
   const numberOf = (n) => String(n + 1).padStart(digits(), "0");
   function cellOf(item, n, side) {
-    const view = viewOf(item);
-    const e = found(view, item.id);
-    const picture = item.box === null ? wholeOf(view)
-      : recordPage.cropOf(view, e.instances[placeOf(view, item)], e.color, side);
+    const view = viewOf(item), e = phraseOf(item);
+    const picture = item.box === null ? wholeOf(view) : recordPage.cropOf(view, e.instances[placeOf(item)], e.color, side);
     const number = node("kbd", null, numberOf(n));
     const cell = node("button", { type: "button", class: "cell" }, picture,
       node("span", { class: "phrase", dir: "auto" }, number, " ", [e.text, ...othersOf(item)].join(", ")),
@@ -108,7 +104,7 @@ const reviewGrid = (() => {
       mark(n);
       if (event.detail) cell.blur(); // after a click, unlike a key, Enter is the page's again
     });
-    return cell;
+    return node("div", { class: "slot" }, cell, recordPage.fullLink(view));
   }
   // The whole picture, in which a phrase has no box.
   function wholeOf(view) {
@@ -124,7 +120,7 @@ const reviewGrid = (() => {
     return frame;
   }
   function mark(n) {
-    const item = page.items[n];
+    const item = shown.items[n];
     if (!item) return;
     setMark(item, isMarked(item) ? "right" : "wrong");
     last = item;
@@ -135,7 +131,7 @@ const reviewGrid = (() => {
     }
   }
   function showMark(n) {
-    const item = page.items[n];
+    const item = shown.items[n];
     const cell = main.querySelectorAll(".cell")[n];
     cell.setAttribute("aria-pressed", String(isMarked(item)));
     cell.querySelector(".absent")?.remove();
@@ -144,15 +140,15 @@ const reviewGrid = (() => {
   // Mark all cells of a phrase as "absent", or as "wrong" where they are that already. The phrase is that of the cell
   // which has the focus or, if none has, was marked last.
   function markAbsent() {
-    const focused = page.items[[...main.querySelectorAll(".cell")].indexOf(document.activeElement)];
+    const focused = shown.items[[...main.querySelectorAll(".cell")].indexOf(document.activeElement)];
     const marked = focused || last;
     if (!marked || marked.box === null) {
       reviewDecisions.hint("Mark a box first: m then says that what its phrase means is nowhere in the picture.");
       return;
     }
     const word = markOf(marked) === "absent" ? "wrong" : "absent";
-    page.items.forEach((item, n) => {
-      if (item.record !== marked.record || item.id !== marked.id) return;
+    shown.items.forEach((item, n) => {
+      if (item.place !== marked.place || item.e !== marked.e) return;
       setMark(item, word);
       showMark(n);
     });
@@ -161,68 +157,54 @@ const reviewGrid = (() => {
     reviewDecisions.announce(word === "absent" ? "Not in the picture" : "Marked as wrong");
   }
 
-  // Decide on each item of the page that was seen or marked, unless that has been decided so already.
-  function decide() {
+  // The decisions on each item of the page that was seen or marked, unless that has been decided so already.
+  function decisions() {
     const crops = main.querySelectorAll(".crop");
     const isSeen = (n) => crops[n].querySelector("img")?.naturalWidth > 0;
-    const told = page.items.filter((item, n) => isMarked(item) || isSeen(n));
+    const told = shown.items.filter((item, n) => isMarked(item) || isSeen(n));
     const marked = markedOnPage().length;
-    const seconds = reviewDecisions.elapsed() / told.length;
-    const unseen = page.items.length - told.length;
-    const byPhrase = Map.groupBy(told.filter(isNews), ({ record, id }) => `${record} ${id}`);
-    for (const items of byPhrase.values()) decidePhrase(items, seconds * items.length);
+    const unseen = shown.items.length - told.length;
     reviewDecisions.announce(`${told.length - marked} accepted, ${marked} marked as wrong`);
     if (unseen) reviewDecisions.hint(`What can't be seen isn't accepted with the rest: ${unseen} of it comes again.`);
+    const byPhrase = Map.groupBy(told.filter(isNews), ({ place, e }) => `${place} ${e}`);
+    return [...byPhrase.values()].map(decisionOn);
   }
   const isNews = (item) => !isDecided(item) || isMarked(item) !== isRejected(item) || markOf(item) === "absent";
-  function decidePhrase(items, seconds) {
-    const view = viewOf(items[0]);
-    const e = found(view, items[0].id);
-    const instances = reviewDecisions.boxes(e);
-    for (const item of items) {
-      if (item.box !== null) instances[placeOf(view, item)].verified = !isMarked(item);
-    }
-    const more = { items, seconds, queue: items[0].why };
-    if (items.some((item) => markOf(item) === "absent")) {
-      if (instances.every((box) => box.verified === false)) {
-        const after = reviewDecisions.given(e, { instances: [], status: "none", verified: true });
-        reviewDecisions.commit("absent", view, [{ id: e.id, after }], more);
-        return;
-      }
-      reviewDecisions.hint(`“${e.text}” has other boxes in its picture: what is marked is rejected alone.`);
-    }
-    const verified = !items.some(isMarked);
-    const isWrong = instances.some((box) => box.verified === false) || !verified;
+  function decisionOn(items) {
+    const view = viewOf(items[0]), { id, text, instances } = phraseOf(items[0]);
+    const decisionOf = (acts) => reviewDecisions.decisionOf(view, acts, { items });
     // A reviewer who accepts a phrase without a box says that it isn't there, even if the model left that open.
-    const isAbsent = !instances.length && verified;
-    const status = isAbsent ? "none" : e.status;
-    const change = { id: e.id, after: reviewDecisions.given(e, { instances, verified, status }) };
-    reviewDecisions.commit(isWrong ? "reject" : "accept", view, [change], more);
+    if (items[0].box === null) return decisionOf([isMarked(items[0]) ? { id, right: false } : { id, absent: true }]);
+    const wrong = new Set(items.filter(isMarked).map(placeOf));
+    if (items.some((item) => markOf(item) === "absent")) {
+      if (instances.every(({ verified }, n) => wrong.has(n) || verified === false)) return decisionOf([{ id, absent: true }]);
+      reviewDecisions.hint(`“${text}” has other boxes in its picture: what is marked is rejected alone.`);
+    }
+    return decisionOf(items.map((item) => ({ id, box: instances[placeOf(item)].bbox, right: !isMarked(item) })));
   }
 
   // Send the page; next(marked) shows what comes then, where `marked` are pairs of the items sent and their marks.
   async function accept(next) {
-    if (closed === page) return;
+    if (closed === shown) return;
     noteOnScreen(screen.takeRecords());
-    const unseen = page.isSent ? [] : notSeen();
+    const unseen = shown.isSent ? [] : notSeen();
     // A window may be too low for a whole cell: where Enter has been before, it goes on.
     if (unseen.length && unseen[0] !== scrolledTo) {
       showUnseen(unseen);
       return;
     }
-    const sent = page;
+    const sent = shown;
     sent.marked = sent.isSent ? sent.marked : sent.items.map((item) => [item, markOf(item)]);
     closed = sent;
-    if (!sent.isSent) reviewDecisions.together(decide);
+    const made = sent.isSent ? [] : decisions();
     sent.items.forEach((item) => marks.delete(keyOf(item)));
     sent.isSent = true; // what comes next may fail, and is then asked for again
-    await reviewDecisions.sent();
-    if (page !== sent) return; // another one was asked for meanwhile
+    if (made.length) await reviewDecisions.commit(made);
     await next(sent.marked);
-    if (page === sent) closed = null; // nothing came
+    if (shown === sent) closed = null; // nothing came
   }
   // A second Enter must not accept what came up under the first: its pictures are there, and a moment has passed.
-  async function seen(shown) {
+  async function seen(now) {
     const cells = main.querySelector(".cells");
     const pictures = [...cells.querySelectorAll("img")];
     const inView = pictures.filter((picture) => {
@@ -232,8 +214,8 @@ const reviewGrid = (() => {
     await Promise.allSettled(inView.map((picture) => picture.decode()));
     await reviewDecisions.pause(LOOK);
     cells.removeAttribute("aria-busy");
-    if (closed === shown) closed = null;
+    if (closed === now) closed = null;
   }
   const typed = (number) => mark(number - 1);
-  return { draw, accept, markAbsent, unsent, isClosed: () => closed === page, digits, typed };
+  return { draw, accept, markAbsent, unsent, isClosed: () => closed === shown, digits, typed };
 })();

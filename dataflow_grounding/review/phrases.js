@@ -2,8 +2,6 @@
 "use strict";
 
 const reviewPhrases = (() => {
-  const { boxes, given } = reviewDecisions;
-
   // The selection in the caption as a span of code points, without spaces at its ends; null where nothing is selected
   // in it. `letters` are the caption's characters: what the page spells out of them is one letter all the same.
   function selection(letters, mayBeEmpty) {
@@ -32,62 +30,43 @@ const reviewPhrases = (() => {
     return start < end || mayBeEmpty ? [start, end] : null;
   }
 
-  const phraseOf = (letters, span) => ({ text: letters.slice(...span).join(""), char_span: span });
+  const textIn = (letters, span) => letters.slice(...span).join("");
+  const renamed = ({ id }, letters, span) => ({ id, text: textIn(letters, span), char_span: span });
+  const added = (letters, span) => ({ added: textIn(letters, span), char_span: span });
   // The span of an expression in code points.
   const spanOf = (view, e) => e.span && e.span.map((n) => [...view.caption.slice(0, n)].length);
-  // A phrase that is new, under an id that this page alone knows.
-  function fresh(view, letters, span) {
-    const id = `new ${view.key} ${Math.random().toString(36).slice(2)}`;
-    return { id, fresh: true, after: { status: "pending", verified: null, instances: [], ...phraseOf(letters, span) } };
-  }
 
-  // The changes that cut expression `e` where the span begins; or why not.
+  // The acts that cut expression `e` where the span begins; or why not.
   function split(view, letters, span, e) {
     const own = spanOf(view, e);
     if (!own || span[0] <= own[0] || span[0] >= own[1]) return "Put the cursor where the phrase is to be split.";
-    const first = trimmed(letters, [own[0], span[0]]);
-    const second = trimmed(letters, [span[0], own[1]]);
-    return [{ id: e.id, after: given(e, phraseOf(letters, first)) }, fresh(view, letters, second)];
+    return [renamed(e, letters, trimmed(letters, [own[0], span[0]])), added(letters, trimmed(letters, [span[0], own[1]]))];
   }
-  // The changes that join expression `e` with the next one of the caption; or why not.
+  // The acts that join expression `e` with the next one of the caption; or why not.
   function join(view, letters, e) {
     const own = spanOf(view, e);
     const next = nextOf(view, e);
     if (!own || !next) return "There is no phrase after this one.";
-    if (next.isOwn && next.instances.some(isOfPipeline)) {
-      return "The next phrase is new here, with boxes that weren't drawn or are wrong: undo these, and join it then.";
-    }
     const other = spanOf(view, next);
     const both = [Math.min(own[0], other[0]), Math.max(own[1], other[1])];
-    const instances = [...boxes(e), ...boxesOfJoined(next)];
-    const status = instances.length ? "grounded" : e.status;
-    return [{ id: e.id, after: given(e, { ...phraseOf(letters, both), instances, status }) },
-      { id: next.id, after: null }];
+    const boxes = next.instances.map(({ bbox }) => ({ id: e.id, new: bbox, of: next.id }));
+    return [renamed(e, letters, both), ...boxes, { id: next.id, gone: true }];
   }
   function nextOf(view, e) {
     const placed = view.expressions.filter((other) => other.span)
       .sort((a, b) => a.span[0] - b.span[0] || a.span[1] - b.span[1]);
     return placed[placed.indexOf(e) + 1];
   }
-  const isOfPipeline = (box) => box.evidence !== "person" || box.verified !== true;
-  // The boxes of the phrase that is joined, as they are. If only this page knows the phrase's id, they count as newly
-  // drawn, because the server couldn't find them by the id.
-  function boxesOfJoined({ id, isOwn, instances }) {
-    return boxes({ instances }).map((box, number) => {
-      const joined = { ...box, from: null };
-      return isOwn ? joined : { ...joined, of: { id, box: number } };
-    });
-  }
 
-  // The changes that make the selection a phrase ("add"), or that of expression `e` ("phrase"), or split `e` there, or
-  // join it with the next one; or why not, as a text.
+  // The acts that make the selection a phrase ("add"), or that of expression `e` ("phrase"), or split `e` there, or join
+  // it with the next one; or why not, as a text.
   return (way, view, e) => {
     const letters = [...view.caption];
     const span = selection(letters, way === "split");
     if (way !== "join" && !span) return "Select words in the caption first.";
-    if (way === "add") return [fresh(view, letters, span)];
+    if (way === "add") return [added(letters, span)];
     if (!e) return "Pick a phrase first.";
-    if (way === "phrase") return [{ id: e.id, after: given(e, phraseOf(letters, span)) }];
+    if (way === "phrase") return [renamed(e, letters, span)];
     return way === "split" ? split(view, letters, span, e) : join(view, letters, e);
   };
 })();

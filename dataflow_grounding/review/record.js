@@ -224,6 +224,10 @@ const recordPage = (() => {
       "aria-label": `${view.path.split("/").pop()} in full size` }, shown, overlay);
   }
 
+  // A link that opens the picture in full, in a tab of its own.
+  const fullLink = (view) => (view.full ? node("a", { class: "full", href: view.full, target: "_blank", rel: "noopener",
+    title: "The whole picture, in full size", "aria-label": `${view.path.split("/").pop()} in full size` }, "⤢") : null);
+
   // The caption cut where a phrase begins or ends, each part marked by the shortest phrase that holds it, nested.
   function captionOf(view) {
     if (!view.caption) {
@@ -254,7 +258,8 @@ const recordPage = (() => {
         new Text(pageText(view.caption.slice(cuts[n], end), Infinity)));
     });
     // What is not text of the caption is no part of a selection in it.
-    return node("p", { class: "caption", dir: "auto", "data-more": tooMany(view.caption, most) || null }, parts);
+    const caption = node("p", { class: "caption", dir: "auto", "data-more": tooMany(view.caption, most) || null }, parts);
+    return [caption, ...view.captions.map((text) => node("p", { class: "other caption", dir: "auto" }, text))];
   }
 
   const EVIDENCE = {
@@ -361,5 +366,5 @@ const recordPage = (() => {
   }
 
   return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, phrasesOf, textOf, isShown, boxesOf, canvasOf, hitsOf, pictureOf,
-    captionOf, rowOf, listOf, lightsUp, relight, cropOf };
+    fullLink, captionOf, rowOf, listOf, lightsUp, relight, cropOf };
 })();

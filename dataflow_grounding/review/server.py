@@ -14,20 +14,16 @@ from dataflow_grounding._util.errors import GroundingError, InputError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import parse_line
 from dataflow_grounding.review._decisions import objects_under
-from dataflow_grounding.review.session import SIDES, Session, page_files
+from dataflow_grounding.review.session import SIDES, Session
 
 _HEADERS = {  # of each answer, unless it has its own
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": "frame-ancestors 'none'",  # the page states the rest itself
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}  # of files, by ending
 _MOST_BODY = 8 * 2**20  # bytes of decisions in a request
 
 
@@ -41,7 +37,6 @@ class ReviewServer:
 
     def __init__(self, session: Session, port: int = 0) -> None:
         self.session = session
-        self._files = page_files()
         try:
             self._socket = socket.create_server(("127.0.0.1", port))
         except OSError as error:
@@ -53,7 +48,6 @@ class ReviewServer:
 
     def run(self, open_browser: bool = True) -> None:
         """Print the address on standard output, open it in a browser, and answer until Ctrl-C."""
-        self.session.next({"mode": "grid"})  # sorts the queue, so that the page needn't wait
         say(self.address, err=False)  # on standard output, for scripts
         if open_browser:
             webbrowser.open(self.address)
@@ -69,14 +63,14 @@ class ReviewServer:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
-        # `/TOKEN/` is the page, `/TOKEN/review.js` one of its files.
-        app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
-        app.router.add_get("/{token}/next", self._next)
-        # `place` is the index of a record.
-        app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
+        app.router.add_get("/{token}/", self._page)
+        app.router.add_get("/{token}/index", self._index)
+        app.router.add_get("/{token}/records", self._records)
         copy_name = "{name:" + "|".join(SIDES) + "}"  # {name:small|large}
         app.router.add_get(
-            "/{token}/picture/{place:[0-9]{1,9}}-" + copy_name + ".jpg", self._picture
+            # `place` is the index of a record
+            "/{token}/picture/{place:[0-9]{1,9}}-" + copy_name + ".jpg",
+            self._picture,
         )
         app.router.add_post("/{token}/decide", self._decide)
         return app
@@ -108,38 +102,40 @@ class ReviewServer:
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
         return is_this_host and is_this_origin and is_from_here
 
-    async def _file(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info["name"] or "review.html"
-        if name not in self._files:
-            raise web.HTTPNotFound
-        return web.Response(text=self._files[name], content_type=_TYPES[name.rpartition(".")[2]])
+    async def _page(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text="".join(self.session.page()), content_type="text/html")
 
-    async def _next(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self.session.next(request.query))
+    async def _index(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response(text=self.session.index())
 
-    async def _record(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response(self.session.view(self._record_index(request)))
+    async def _records(self, request: web.Request) -> web.StreamResponse:
+        places = _numbers_in(request, "places")
+        return web.json_response(self.session.records(places, *_numbers_in(request, "since")[:1]))
 
     async def _picture(self, request: web.Request) -> web.StreamResponse:
-        data = await asyncio.to_thread(
-            self.session.picture, self._record_index(request), request.match_info["name"]
-        )
-        return web.Response(
-            body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
-        )
-
-    def _record_index(self, request: web.Request) -> int:
         index = int(request.match_info["place"])
         if index >= len(self.session.reviewable.keys):
             raise web.HTTPNotFound
-        return index
+        data = await asyncio.to_thread(self.session.picture, index, request.match_info["name"])
+        return web.Response(
+            body=data, content_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+        )
 
     async def _decide(self, request: web.Request) -> web.StreamResponse:
         # A form of another site can't send JSON, and the page's own requests always have `Origin`.
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
         decisions = objects_under(parse_line(await request.read()), "decisions")
-        return web.json_response({"answers": self.session.decide(decisions)})
+        since = _numbers_in(request, "since")[:1]
+        return web.json_response(self.session.decide(decisions, *since))
+
+
+def _numbers_in(request: web.Request, name: str) -> list[int]:
+    """Return what an address says as `name`, such as `1,5,9`. Raises InputError."""
+    texts = [text for text in request.query.get(name, "").split(",") if text]
+    if not all(text.isdecimal() and len(text) <= 9 for text in texts):
+        raise InputError(f"{name!r} should be numbers")
+    return [int(text) for text in texts]
 
 
 async def _answer_of(handler: Handler, request: web.Request) -> web.StreamResponse:

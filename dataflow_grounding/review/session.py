@@ -1,10 +1,6 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -13,11 +9,11 @@ from dataflow_grounding._util.errors import (
     InputError,
     StorageFailed,
 )
-from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import Record, annotated_column, has_id
+from dataflow_grounding.data.records import Record, annotated_column, dump_line, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
-from dataflow_grounding.review._door_html import page_file
+from dataflow_grounding.review._door_html import door_html
+from dataflow_grounding.review._index import items_of
 from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import (
     Outcome,
@@ -29,30 +25,18 @@ from dataflow_grounding.review._record_view import (
     BoxPlace,
     Expression,
     Picture,
-    boxes_of_same_thing,
-    expressions_of,
     file_of_picture,
-    known_classes,
+    phrases_of,
     view_of,
     why_missing,
 )
-from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable
+from dataflow_grounding.review.reviewable import Place, Reviewable
 
-SIDES = {"small": 640, "large": 2048}
+SIDES = {"small": 640, "large": 2048, "full": 16_384}
 """The most pixels of a picture's longer side, by the name of the copy that a page shows."""
-_GRID = 60  # boxes on a page of the grid
-_FILTERS = ("status", "text", "head", "below", "record", "show", "order")  # see `Queue`
-_MOST = 100  # items that a page without a grid may ask for at once
+_MOST = 100  # records that a page may ask for at once
 MOST_DECISIONS = 1000
 """At once; the page sends 60. Other reviewers wait until all are taken."""
-
-
-def page_files() -> dict[str, str]:
-    page = page_file("review.html")
-    files = {"review.html": page}
-    for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
-        files[name] = page_file(name)
-    return files
 
 
 class Session:
@@ -63,27 +47,17 @@ class Session:
     """
 
     def __init__(
-        self,
-        reviewable: Reviewable,
-        who: str,
-        sample: tuple[int, int] | None = None,
-        order: str = "doubt",
+        self, reviewable: Reviewable, who: str, sample: tuple[int, int] | None = None
     ) -> None:
         self.reviewable = reviewable
         self.who = who
-        self.order = order
         self.decisions = reviewable.decisions
-        self._classes = known_classes(reviewable.files.annotations)
-        # A copy: classes of records, which aren't listed, are added to `names`.
-        self._listed_classes = list(self._classes.names)
-        self.sample: list[Item] | None = None
+        self.sample: list[Place] | None = None
         if sample is not None:
             size, seed = sample
             self.sample = self._draw_and_state(size, seed)
-        # Filters that a reviewer goes back to, and each page of one list, share a queue.
-        self._cached_queue = lru_cache(16)(self._make_queue)
 
-    def _draw_and_state(self, size: int, seed: int) -> list[Item]:
+    def _draw_and_state(self, size: int, seed: int) -> list[Place]:
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["image_root"] = self.reviewable.stated_root
         # A line has also who stated the sample, and when. These aren't compared: the same sample
@@ -94,57 +68,36 @@ class Session:
             self.decisions.state_sample(stated, self.who)
         return items
 
-    def _make_queue(self, *values: str) -> Queue:
-        """Make a queue from values of _FILTERS, in that order."""
-        wanted = dict(zip(_FILTERS, values, strict=True))
-        if wanted["show"] not in SHOW_VALUES:
-            names = ", ".join(name for name in SHOW_VALUES if name)
-            raise InputError(f"'show' should be one of {names}, not {wanted['show']!r}")
-        try:
-            return Queue(self.reviewable, wanted, self.sample, self.who)
-        except ValueError:
-            raise InputError(
-                f"'below' should be a score from 0 to 1, not {wanted['below']!r}"
-            ) from None
+    def page(self) -> Iterator[str]:
+        """Yield the page in HTML."""
+        about = {**self.reviewable.index.facts(), "review": {"who": self.who}, "kinds": {}}
+        return door_html(about, title="Review")
 
-    def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
-        """Return the next items that are shown, with their records.
+    def index(self) -> str:
+        """Return, in JSON, rows of the index, decisions by now, and the sample where there is one.
 
-        `wanted` has the `mode` (`grid` for a page of boxes), the filters that a `Queue` takes, and
-        the `place` in the queue that the answer before had.
+        Items of the sample are those of a record, by their number in it.
         """
-        self.reviewable.refresh()  # others may have decided meanwhile
-        order = wanted.get("order") or self.order
-        filters = {**wanted, "order": order}
-        queue = self._cached_queue(*[filters.get(name) or "" for name in _FILTERS])
-        place = _number_in(wanted, "place")
-        most = _number_in(wanted, "most")
-        if wanted.get("mode") == "grid":
-            items, next_place = queue.page_after(place, _GRID)
-        else:
-            items, next_place = queue.items_after(place, min(most, _MOST))
-        left = queue.count_undecided()
-        indices = dict.fromkeys(item.record for item in items)  # each once, in their order
-        return {
-            "items": queue.as_json(items),
-            "records": {index: self.view(index) for index in indices},
-            "place": next_place,
-            "left": left.boxes + left.phrases,
-            "progress": left._asdict(),
-            "shown": queue.count_shown(),
-            "to_mend": queue.count_to_mend(),
-            "who": self.who,
-            "order": order if self.sample is None else None,
-            "classes": self._boxes_by_class,
-        }
+        sample = None
+        if self.sample is not None:
+            sample = []
+            for place in self.sample:
+                items = [*items_of(phrases_of(self.reviewable.record(place.record)))]
+                sample.append([place.record, items.index(place.item)])
+        facts = dump_line({**self.news(), "sample": sample})
+        return f'{facts.rstrip()[:-1]}, "rows": [{",".join(self.reviewable.rows)}]}}'
 
-    @cached_property
-    def _boxes_by_class(self) -> list[tuple[str, int]]:
-        """Return the listed classes, which the page offers, each with the number of its boxes."""
-        items = self.reviewable.items if self.sample is None else self.sample
-        # The `head` of an item is its class, if it has one.
-        counts = Counter(class_key(item.head) for item in items if item.box is not None)
-        return [(name, counts[class_key(name)]) for name in self._listed_classes]
+    def news(self, since: int = 0) -> dict[str, Any]:
+        """Return what was decided from line `since` on, and which line is the next."""
+        decided = self.reviewable.decided(self.who, since)
+        return {"decided": decided, "seen": len(self.decisions.lines)}
+
+    def records(self, indices: Sequence[int], since: int = 0) -> dict[str, Any]:
+        """Return views of records, and what was decided since."""
+        if len(indices) > _MOST or not all(0 <= n < len(self.reviewable.keys) for n in indices):
+            raise InputError(f"'places' should be up to {_MOST} numbers of records")
+        news = self.news(since)  # first, so that the views are no older
+        return {"views": {index: self.view(index) for index in indices}, **news}
 
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
@@ -153,34 +106,31 @@ class Session:
         - `box` is the index of a box among those that the pipeline wrote, also of one that was
           drawn in place of such a box. A box that a reviewer added has none.
         - `also` are the other boxes of a box's thing.
+        - `written` are the ids of the expressions that the pipeline wrote.
         """
         record = self.reviewable.record(index)
         review = self.reviewable.review_of(index)
+        written = phrases_of(record)
         rows: dict[str, Expression] = {}
-        same_thing: dict[BoxPlace, list[BoxPlace]] = {}
         shown = record
-        with suppress(BrokenRow):  # then the record is shown as it is, and `view_of` says why
-            written = expressions_of(record)
-            same_thing = boxes_of_same_thing(written)
-            rows = standing_expressions(record, written, review.outcomes)
+        if not written.problem:  # else the record is shown as it is, and `view_of` says why
+            rows = standing_expressions(record, written.rows, review.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         view = self._view_without_verdicts(index, record, shown)
+        view["written"] = [*written.rows]
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             expression["id"] = id  # by which decisions name it
-            # A phrase without boxes has no `color`; a box that a reviewer draws gets this one.
-            if "class" in expression:
-                expression["classColor"] = self._classes.color_of(expression["class"])
             _add_verdicts(expression, row)
             _number_boxes(expression["instances"], review.outcomes.get(id))
-            _name_same_things(expression, same_thing)
+            _name_same_things(expression, written.things)
         return view
 
     def _view_without_verdicts(self, index: int, record: Record, shown: Record) -> dict[str, Any]:
         """Return a view of `shown`, the record with the decisions on its expressions."""
         key = self.reviewable.keys[index]
         digest = PictureName.of_record(record).digest
-        view = view_of(shown, self._picture_of(index, digest), self._classes)
+        view = view_of(shown, self._picture_of(index, digest), self.reviewable.index.classes)
         view["place"] = index  # by which the page asks for the record and its picture
         # The page's decisions state it: they are refused if the file was replaced since.
         view["digest"] = digest
@@ -199,8 +149,8 @@ class Session:
         # Browsers keep what is at an address: a file that was replaced has another one.
         version = digest or ""
         small = f"picture/{index}-small.jpg?{version}"
-        large = f"picture/{index}-large.jpg?{version}"
-        return Picture(size, small, large)
+        full = f"picture/{index}-full.jpg?{version}"
+        return Picture(size, small, full)
 
     def picture(self, index: int, name: str) -> bytes:
         """Return an upright JPEG of one of SIDES, without metadata. Raises RecordError."""
@@ -209,49 +159,34 @@ class Session:
         with decoding(read_file(path), path, (side, side)) as picture:
             return small_copy(picture, side, "JPEG", quality=85)
 
-    def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def decide(self, decisions: Sequence[Mapping[str, Any]], since: int = 0) -> dict[str, Any]:
         """Take decisions one by one, and put on disk all but those that are refused.
 
-        Each answer has the `error`, "" for none. The last answer on a record has the record's
-        `view` after all decisions; the `view` of the others is None.
+        Each of the `answers` has the `error`, "" for none, and the ids of the expressions that it
+        is on. `views` are those of the decisions' records, after all of them.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(
                 f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}"
             )
-        answers: list[dict[str, Any]] = []
-        last_answer: dict[int, dict[str, Any]] = {}  # by the index of the record that it is on
-        for decision in decisions:
-            error = self._take(decision)
-            answers.append({"uid": decision.get("uid"), "error": error, "view": None})
-            index = self.reviewable.index_of.get(str(decision.get("record")))
-            if index is not None:
-                last_answer[index] = answers[-1]
-        # The page needs a record once, as it is after all decisions.
-        for index, answer in last_answer.items():
-            answer["view"] = self.view(index)
+        answers = [self._take(decision) for decision in decisions]
         self.decisions.sync()
-        return answers
+        indices = {self.reviewable.index_of.get(str(each.get("record"))) for each in decisions}
+        news = self.news(since)
+        views = {index: self.view(index) for index in indices if index is not None}
+        return {"answers": answers, "views": views, **news}
 
-    def _take(self, decision: Mapping[str, Any]) -> str:
-        """Take a decision, or return why it is refused; "" if it was taken."""
+    def _take(self, decision: Mapping[str, Any]) -> dict[str, Any]:
         key = str(decision.get("record"))
         index = self.reviewable.index_of.get(key)
         if index is None:
-            return f"there is no record {key!r}"
+            return {"error": f"there is no record {key!r}", "ids": []}
         record = self.reviewable.record(index)
         try:
-            self.decisions.decide(record, key, decision, self.who)
+            changes = self.decisions.decide(record, key, decision, self.who)
         except (InputError, BrokenRow, StorageFailed) as why:
-            return str(why)
-        return ""
-
-
-def _number_in(wanted: Mapping[str, str], name: str) -> int:
-    number = wanted.get(name, "0")
-    if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
-        raise InputError("'place' and 'most' should be numbers")
-    return int(number)
+            return {"error": str(why), "ids": []}
+        return {"error": "", "ids": [change["id"] for change in changes]}
 
 
 def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:

@@ -3,15 +3,14 @@
 
 const reviewSingle = (() => {
   const { node } = recordPage;
-  const { found, boxes, given, placeOf, viewOf, commit, hint, announce } = reviewDecisions;
+  const { found, placeOf, viewOf, hint, announce } = reviewDecisions;
   const HOW_TO_MEND = "Drag in the picture to draw the right box; a drag inside the picked one moves it. ] goes on.";
   const RESIZED = "The moved box counts as right.";
   const SHIFTED = "Moved, not judged yet: a accepts it.";
   const LOCKED = "This box is locked: l unlocks it.";
   const PICK_FIRST = "Pick a phrase first: by its number, or by a click in the list.";
 
-  const main = document.getElementById("main");
-  const page = {}; // what the page does: act() when an action begins, go(by), undo(), redo()
+  const hooks = {}; // what review.js does: act(run), go(by), undo(), redo(), tools(), button()
   let item = null; // what is looked at
   let picked = { id: null, box: null }; // an expression's id, and the index of one of its boxes; null for all of them
   let stage = null;
@@ -23,16 +22,16 @@ const reviewSingle = (() => {
   // Boxes that aren't seen, or can't be changed, by record, phrase and number; of this page alone.
   const hidden = new Set();
   const locked = new Set();
-  const boxName = (e, n) => `${item.record} ${e.id} ${n}`;
+  const boxName = (e, n) => `${item.place} ${e.id} ${n}`;
   const isIn = (set, e, instance) => set.has(boxName(e, e.instances.indexOf(instance)));
   const isLocked = () => picked.box !== null && locked.has(boxName(current(), picked.box));
   const isPicked = (e, instance) => e.id === picked.id && (picked.box === null || e.instances[picked.box] === instance);
 
   function show(now) {
     item = now;
-    pick(item.id, placeOf(viewNow(), item));
+    pick(reviewDecisions.idOf(item), placeOf(item));
     const others = reviewDecisions.othersOf(item).map((text) => `“${text}”`).join(", ");
-    if (document.forms.wanted.elements.show.value === "mend") hint(HOW_TO_MEND);
+    if (page.asked().of === "mend") hint(HOW_TO_MEND);
     else if (others) hint(`One thing with a box of ${others}: what you decide counts for each.`);
   }
   function pick(id, box = null) {
@@ -42,6 +41,7 @@ const reviewSingle = (() => {
     drawNow();
     announce(pickedText(e));
   }
+  const pickUnlessPicked = (id) => (picked.id === id ? null : pick(id));
   function pickedText(e) {
     if (!e) return `${viewNow().id}: no phrase is picked`;
     const boxText = picked.box === null ? reviewDecisions.counted(e.instances.length, "box", "boxes")
@@ -73,7 +73,8 @@ const reviewSingle = (() => {
     });
     drawn.rows = rows;
     const seen = recordPage.boxesOf(view).filter(({ e, instance }) => !isIn(hidden, e, instance));
-    stage = reviewStage(view, seen, isLocked() ? null : boxNow(), isPicked, { draw: drawBox, move: moveBox, click: clicked }, stage);
+    const does = { draw: (...box) => hooks.act(() => drawBox(...box)), move: (...box) => hooks.act(() => moveBox(...box)), click: clicked };
+    stage = reviewStage(view, seen, isLocked() ? null : boxNow(), isPicked, does, stage);
     drawn.article.querySelector("figure").replaceChildren(stage.board, view.missing);
     recordPage.relight(drawn.article);
   }
@@ -128,22 +129,22 @@ const reviewSingle = (() => {
     const list = node("ul", { class: "expressions" }, view.expressions.map((e) => rowOf(e, view)));
     const text = node("div", { class: "text" },
       node("h2", { dir: "auto" }, view.id),
-      node("p", { class: "facts" }, view.path),
+      node("p", { class: "facts" }, view.path, " ", recordPage.fullLink(view)),
       view.notes.map((note) => node("p", { class: "missing" }, note)),
       recordPage.captionOf(view),
       view.expressions.length ? list : recordPage.listOf(view),
       commentOf(view));
     const article = recordPage.lightsUp(node("article", { class: "record single" }, node("figure"), text));
-    main.replaceChildren(page.tools(), article);
+    page.main.replaceChildren(hooks.tools(), article);
     return { article, list };
   }
   function commentOf(view) {
     const comment = node("textarea", { rows: 2, "aria-label": "Comment", placeholder: "Comment (c)" });
     comment.value = view.comment;
-    comment.addEventListener("change", () => commit("comment", latest(view), [], { comment: comment.value }));
+    comment.addEventListener("change", () => hooks.act(() =>
+      reviewDecisions.commit([reviewDecisions.decisionOf(viewOf(view), [], { comment: comment.value })])));
     return comment;
   }
-  const latest = ({ place }) => viewOf({ record: place });
   function clicked(point) {
     const free = recordPage.boxesOf(viewNow())
       .filter(({ e, instance }) => !isIn(hidden, e, instance) && !isIn(locked, e, instance));
@@ -154,51 +155,44 @@ const reviewSingle = (() => {
     else pick(picked.id);
   }
 
-  // Decide on expression `e`: `more` is what changes, `items` what is decided by it.
-  function change(action, e, more, items) {
-    page.act();
-    commit(action, viewNow(), [{ id: e.id, after: given(e, more) }], items && { items });
+  // Decide by acts, and show what stands then; returns the ids of what was decided on, none where it was refused.
+  async function commit(acts, items) {
+    const [taken] = await reviewDecisions.commit([reviewDecisions.decisionOf(viewNow(), acts, { items })]);
     drawNow();
+    return taken ? taken.ids : [];
   }
   // Judge the picked box; without one, all boxes of the picked phrase; without a phrase, what nobody judged of the
   // record.
-  function judge(verified) {
-    const changes = current() ? [judged(current(), isMeant, verified)] : judgedRest(verified);
-    commit(verified ? "accept" : "reject", viewNow(), changes, { items: [item] });
-    announce(verified ? "Accepted" : "Rejected");
-    page.go(1);
+  async function judge(right) {
+    const acts = current() ? judged(current(), isMeant, right) : judgedRest(right);
+    const taken = await commit(acts, [item]);
+    if (!taken.length) return;
+    announce(right ? "Accepted" : "Rejected");
+    await hooks.go(1);
   }
   const isOpen = (box) => typeof box.verified !== "boolean";
   const isMeant = (box, n) => picked.box === null || picked.box === n;
-  function judgedRest(verified) {
+  function judgedRest(right) {
     const open = viewNow().expressions.filter((e) => !e.reviewed_by || e.instances.some(isOpen));
-    return open.map((e) => judged(e, isOpen, verified));
+    return open.flatMap((e) => judged(e, isOpen, right));
   }
-  function judged(e, isTold, verified) {
-    const instances = boxes(e).map((box, n) => (isTold(box, n) ? { ...box, verified } : box));
-    return { id: e.id, after: given(e, { verified, instances }) };
+  function judged({ id, instances }, isTold, right) {
+    if (!instances.length) return [right ? { id, absent: true } : { id, right }];
+    return instances.filter(isTold).map(({ bbox }) => ({ id, box: bbox, right }));
   }
   // A box that was dragged as a whole isn't judged by that: it may have been a slip.
-  function moveBox(bbox, isShifted = false) {
-    const instances = boxes(current());
-    const box = instances[picked.box];
-    if (String(bbox) === String(box.bbox)) return drawNow(); // what moves nothing decides nothing
-    const kept = cutToPicture(bbox, viewNow());
-    instances[picked.box] = { ...box, bbox: kept, ...(isShifted ? { verified: null, unjudged: true } : { verified: true }) };
-    change("move", current(), { instances });
-    hint(isShifted ? SHIFTED : RESIZED, page.button("Undo", "z", page.undo));
-    announce(`Box at ${kept.map(Math.round).join(", ")}`);
+  async function moveBox(corners, isShifted = false) {
+    const { id } = current();
+    const box = boxNow();
+    if (String(corners) === String(box)) return drawNow(); // what moves nothing decides nothing
+    const taken = await commit([{ id, box, corners, right: isShifted ? null : true }]);
+    if (!taken.length) return null;
+    hint(isShifted ? SHIFTED : RESIZED, hooks.button("Undo", "z", hooks.undo));
+    announce(`Box at ${boxNow()?.map(Math.round).join(", ")}`);
     return null;
   }
-  // A box cut to its picture, as the server cuts it. Before the server answers, the next key would otherwise move a box
-  // of another size. A box that is wholly outside of the picture stays as it is, so that the server says so.
-  function cutToPicture([x1, y1, x2, y2], { width, height }) {
-    if (!width || !height) return [x1, y1, x2, y2];
-    const inside = [Math.max(x1, 0), Math.max(y1, 0), Math.min(x2, width), Math.min(y2, height)];
-    return inside[0] < inside[2] && inside[1] < inside[3] ? inside : [x1, y1, x2, y2];
-  }
   // Put a drawn box in the place of the picked one; without one, it is a further box of the picked phrase.
-  function drawBox(bbox) {
+  async function drawBox(bbox) {
     const e = current();
     if (!e) return hint(PICK_FIRST);
     if (isLocked()) {
@@ -207,12 +201,10 @@ const reviewSingle = (() => {
     }
     if (bbox[2] - bbox[0] < 1 || bbox[3] - bbox[1] < 1) return drawNow();
     const exact = bbox.map((n) => Math.round(n * 100) / 100);
-    const instances = boxes(e);
-    const from = picked.box;
-    if (from === null) picked.box = instances.length;
-    instances[picked.box] = { from, bbox: exact, verified: true };
-    change("draw", e, { instances, status: "grounded" }, from === null ? undefined : [item]);
-    announce(from === null ? "Box drawn" : "Box replaced");
+    const box = boxNow();
+    if (!box) picked.box = e.instances.length;
+    await commit([{ id: e.id, right: true, ...(box ? { box, corners: exact } : { new: exact }) }], [item]);
+    announce(box ? "Box replaced" : "Box drawn");
     return null;
   }
   // The next box that is drawn is a further one of the picked phrase.
@@ -223,74 +215,63 @@ const reviewSingle = (() => {
     return hint("Draw a further box of this phrase.");
   }
   function arrow(event) {
-    if (isLocked()) {
-      hint(LOCKED);
-      return;
-    }
+    if (isLocked()) return hint(LOCKED);
     const far = event.shiftKey ? 10 : 1;
     const by = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] }[event.key];
-    if (boxNow()) stage.nudge(event.altKey && [false, false, true, true], by);
+    if (boxNow()) return moveBox(stage.nudged(event.altKey && [false, false, true, true], by));
+    return null;
   }
-  function nothingThere() {
+  async function nothingThere() {
     if (!current()) return;
-    change("absent", current(), { instances: [], status: "none", verified: true }, [item]);
+    await commit([{ id: current().id, absent: true }], [item]);
     announce("Not in the picture");
   }
   function remove() {
     const e = current();
-    if (e && picked.box === null) removePhrase(e);
-    else if (e) removeBox(e);
+    if (!e) return null;
+    return picked.box === null ? removePhrase(e) : removeBox(e);
   }
-  function removePhrase(e) {
-    commit("delete", viewNow(), [{ id: e.id, after: null }], { items: [item] });
+  async function removePhrase(e) {
+    await commit([{ id: e.id, gone: true }], [item]);
     announce(`Deleted: ${e.text}`);
     pick(null);
   }
-  function removeBox(e) {
+  async function removeBox(e) {
     if (isLocked()) return hint(LOCKED);
-    if (reviewDecisions.undraw(viewNow(), e, picked.box)) return pick(e.id);
-    const instances = boxes(e).filter((_, n) => n !== picked.box);
-    const bare = !instances.length && { status: "none", verified: null }; // what was judged was the box
+    const box = boxNow();
     picked.box = null;
-    change("delete", e, { instances, ...bare }, [item]);
+    await commit([{ id: e.id, box, gone: true }], [item]);
     announce("Box deleted");
     return null;
   }
   // Give the picked box, or all of the phrase, to another phrase: with classes, say which class it is.
-  function giveTo(other) {
+  async function giveTo(other) {
     const e = current();
-    const view = viewNow();
-    const numbers = e.instances.map((_, n) => n).filter(isMeantNow);
-    const moved = numbers.map((n) => ({ from: null, bbox: e.instances[n].bbox, verified: true,
-      ...(!e.isOwn && { of: { id: e.id, box: n } }) }));
-    const left = boxes(e).filter((_, n) => !numbers.includes(n));
-    const bare = !left.length && { status: "none", verified: null };
-    commit("give", view, [
-      { id: other.id, after: given(other, { instances: [...boxes(other), ...moved], status: "grounded" }) },
-      { id: e.id, after: given(e, { instances: left, ...bare }) },
-    ], { items: [item] });
+    const meant = e.instances.filter(isMeant).map(({ bbox }) => bbox);
+    const taken = await commit([
+      ...meant.map((bbox) => ({ id: other.id, new: bbox, of: e.id, right: true })),
+      ...meant.map((bbox) => ({ id: e.id, box: bbox, gone: true })),
+    ], [item]);
+    if (!taken.length) return;
     pick(other.id, other.instances.length);
-    hint(`Now ${other.text}.`, page.button("Undo", "z", page.undo));
+    hint(`Now ${other.text}.`, hooks.button("Undo", "z", hooks.undo));
     announce(`Given to ${other.text}`);
   }
-  const isMeantNow = (n) => isMeant(null, n);
   function choose() {
     const e = current();
     if (!e || !e.instances.length) return hint("Pick a box first.");
     if (isLocked()) return hint(LOCKED);
     const others = viewNow().expressions.filter((other) => other !== e);
     if (!others.length) return hint("There is no other phrase.");
-    return reviewChooser(e, others, giveTo);
+    return reviewChooser(e, others, (other) => hooks.act(() => giveTo(other)));
   }
-  function phrased(way) {
-    const view = viewNow();
-    const changes = reviewPhrases(way, view, current());
-    const isWhyNot = typeof changes === "string";
-    hint(isWhyNot ? changes : "");
-    if (isWhyNot) return;
-    commit(way, view, changes);
+  async function phrased(way) {
+    const acts = reviewPhrases(way, viewNow(), current());
+    if (typeof acts === "string") return hint(acts);
+    const [first] = await commit(acts);
     getSelection().removeAllRanges();
-    pick(changes[0].id);
+    if (first) pick(first);
+    return null;
   }
   // Pick the phrase instead of one of its boxes; where that is so already, nothing.
   function unpick() {
@@ -303,23 +284,11 @@ const reviewSingle = (() => {
     hint("Click the outermost points: left, top, right, bottom, in any order.");
   }
 
-  // The server has taken a decision: a record is `view` now, and was `old`. If it is the one that is looked at, show
-  // that.
-  function taken(view, old, isTyping) {
-    if (!stage || !item || viewNow() !== view) return;
-    if (picked.id && !found(view, picked.id)) { // one that was added has another id now
-      const { text } = found(old, picked.id) || {};
-      const now = view.expressions.find((e) => !found(old, e.id) && e.text === text);
-      picked.id = now ? now.id : null;
-    }
-    if (!stage.isBusy() && !isTyping && getSelection().isCollapsed) drawNow();
-  }
-
   const actions = { // by key: what its button says, where it has one, and what it does
     a: ["Accept", () => judge(true)],
     x: ["Reject", () => judge(false)],
-    "]": ["Next", () => page.go(1)],
-    "[": ["Previous", () => page.go(-1)],
+    "]": ["Next", () => hooks.go(1)],
+    "[": ["Previous", () => hooks.go(-1)],
     m: ["Not in the picture", nothingThere],
     k: ["Another phrase or class", choose],
     b: ["Add a box", addBox],
@@ -331,8 +300,8 @@ const reviewSingle = (() => {
     j: ["Join with next", () => phrased("join")],
     h: ["Hide", () => flipPicked(hidden)],
     l: ["Lock", () => flipPicked(locked)],
-    z: ["Undo", () => page.undo()],
-    y: ["Redo", () => page.redo()],
+    z: ["Undo", () => hooks.undo()],
+    y: ["Redo", () => hooks.redo()],
     "+": ["Zoom in", () => stage.zoom(1.25)],
     "-": ["Zoom out", () => stage.zoom(0.8)],
     0: [null, () => stage.whole()],
@@ -346,5 +315,5 @@ const reviewSingle = (() => {
     " ": [null, () => { stage.hand = true; }],
   };
   const letGo = () => { if (stage) stage.hand = false; }; // of the picture, which Space holds
-  return { page, actions, show, pick, pickNumber, drawNow, taken, letGo, phraseCount: () => viewNow().expressions.length };
+  return { hooks, actions, show, pickUnlessPicked, pickNumber, letGo, phraseCount: () => viewNow().expressions.length };
 })();

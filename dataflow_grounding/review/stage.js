@@ -60,7 +60,6 @@ const reviewStage = (() => {
     const svg = shape("svg", { class: "stage", tabindex: 0, role: "img",
       "aria-label": `${view.expressions.length} phrases` }, picture, boxes, sketch);
     const stage = { view, board: recordPage.node("div", { class: "board" }, svg, canvas), hand: false };
-    stage.isBusy = () => fingers.size > 0 || points !== null;
     let points = null; // those of four that have been clicked; null where none are asked for
     let panning; // whether the picture is moved, not a box
     let edges; // of the picked box, those that a drag moves; null where it draws
@@ -97,7 +96,7 @@ const reviewStage = (() => {
       const part = Math.min(Math.max(width / by, size[0] / MOST_ZOOM), size[0]) / width;
       show(x - (x - left) * part, y - (y - top) * part, width * part, height * part);
     };
-    stage.nudge = (some, by) => does.move(shifted(box, some || ALL, by, size));
+    stage.nudged = (some, by) => shifted(box, some || ALL, by, size); // the box with edges moved
     // The next four clicks are on a thing's outermost points, in any order.
     stage.fourPoints = () => {
       points = [];

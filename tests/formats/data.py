@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from dataflow_grounding.data.spans import clean_caption, find_spans
 from dataflow_grounding.formats import write
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.labelled import saved
+from tests.support.reviewing import asked_for
 from tests.support.workplace import Done
 from tests.support.workplace import command as in_process
 
@@ -149,9 +150,8 @@ def review(results: Path, change: Callable[[list[dict[str, Any]]], object] = len
     ]
     change(boxes)
     after = {"instances": boxes, "status": "grounded" if boxes else "none", "verified": True}
-    wanted = {"id": shown["id"], "version": shown["version"], "after": after}
-    decision = {"uid": "1", "action": "accept", "record": view["key"], "changes": [wanted]}
-    [answer] = session.decide([decision])
+    decision = {"uid": "1", "record": view["key"], **asked_for(view, shown["id"], after)}
+    [answer] = session.decide([decision])["answers"]
     assert not answer["error"]
 
 

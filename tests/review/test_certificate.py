@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.evaluation.metrics.bounds import clopper_pearson
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
+from tests.support.reviewing import Asked, asked_for, left
 from tests.support.workplace import command, rows_of, write_rows
 
 pytestmark = pytest.mark.slow
@@ -75,23 +76,19 @@ class Review:
         self, key: str, id: str, boxes: Any = None, right: bool = True, **more: Any
     ) -> dict[str, Any]:
         """A decision on some boxes of an expression, by default all, or on it where it has none."""
-        seen = self.session.view(int(key[1:]))["expressions"]
-        e = next(e for e in seen if e["id"] == id)
+        view = self.session.view(int(key[1:]))
+        e = next(e for e in view["expressions"] if e["id"] == id)
         wanted = range(len(e["instances"])) if boxes is None else boxes
         instances = [
             {"from": n, "bbox": i["bbox"], "verified": right if n in wanted else i["verified"]}
             for n, i in enumerate(e["instances"])
         ]
-        after = {"status": e["status"], "instances": instances, "verified": right, **more}
-        return {"id": id, "version": e["version"], "after": after}
+        return asked_for(view, id, {"instances": instances, "verified": right, **more})
 
-    def decide(
-        self, key: str, change: dict[str, Any] | None, action: str = "accept", **more: Any
-    ) -> dict[str, Any]:
+    def decide(self, key: str, change: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
         uid = os.urandom(6).hex()
-        changes = [change] if change else []
-        decision = {"uid": uid, "record": key, "action": action, "changes": changes, **more}
-        [answer] = self.session.decide([decision])
+        decision = {"uid": uid, "record": key, **(change or {"acts": []}), **more}
+        [answer] = self.session.decide([decision])["answers"]
         assert answer["error"] == ""
         return {**answer, "uid": uid}
 
@@ -104,20 +101,20 @@ class Review:
 
     def undo(self, item: tuple[str, str, int | None], right: bool = True) -> None:
         """Judge an item, and take it back."""
-        self.decide(item[0], None, "undo", undoes=self.judge(item, right)["uid"])
+        self.decide(item[0], None, undoes=self.judge(item, right)["uid"])
 
     def delete(self, item: tuple[str, str, int | None]) -> None:
         """Delete the phrase of an item."""
-        self.decide(item[0], {**self.change(*item[:2]), "after": None})
+        view = self.session.view(int(item[0][1:]))
+        self.decide(item[0], asked_for(view, item[1], None))
 
     def judge_all(self, wrong: set[Any] = frozenset(), but: set[Any] = frozenset()) -> None:  # type: ignore[assignment]
         for item in self.items:
             if item not in but:
                 self.judge(item, item not in wrong)
 
-    def left(self) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.session.next({"most": "100", "place": "0"})["items"]
-        return items
+    def left(self) -> list[Asked]:
+        return left(self.session)
 
 
 @pytest.fixture
@@ -242,7 +239,7 @@ def other_of(item: Any) -> Any:
 # what a reviewer does, how many boxes the phrase has, whether the item is right by that
 ACTS: dict[str, tuple[Callable[[Review, Any], Any], int | None, bool | None]] = {
     "not decided": (lambda r, i: None, 1, None),
-    "only a comment": (lambda r, i: r.decide(i[0], None, "comment", comment="fine"), 1, None),
+    "only a comment": (lambda r, i: r.decide(i[0], None, comment="fine"), 1, None),
     "undone": (lambda r, i: r.undo(i), 1, None),
     "undone, then accepted": (lambda r, i: (r.undo(i, False), r.judge(i)), 1, True),
     "accepted, then rejected": (lambda r, i: (r.judge(i), r.judge(i, False)), 1, False),
@@ -310,7 +307,7 @@ def test_no_sample_no_certificate(results: Path, review: Any) -> None:
     refused("has changed since one was stated")
     review(5)
     assert certified(results)["samples"][0]["size"] == 5
-    for extra in ('{"torn', '{"record": "r0", "changes": [{"id": "r0#0"}]}\n', "[]\n", "\0\n"):
+    for extra in ('{"torn', '{"record": "r0", "acts": [{"id": "r0#0"}]}\n', "[]\n", "\0\n"):
         annotations.write_text(records, encoding="utf-8")
         log.write_text(whole + extra, encoding="utf-8")
         assert certified(results)["boxes"]["unsettled"] == 0, "a broken line counts for nothing"
@@ -411,9 +408,9 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
         assert name in said
     assert f"`dataflowgrounding review {results} --sample 80 --seed 0` asks for the open" in said
     asked = reviewer.left()
-    assert sorted((item["id"], item["box"]) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
+    assert sorted((item.id, item.box) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
     for item in asked:
-        reviewer.judge((item["id"][:2], item["id"], item["box"]))
+        reviewer.judge((item.id[:2], item.id, item.box))
     found = certified(results)
     assert (found["reviewers"], "not_settled" in found) == ({"ann": 78, "ben": 2}, False)
 
@@ -424,11 +421,10 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     reviewer = review(80)
     item = ("r0", "r0#0", 1)
     reviewer.judge_all(but={item, (*item[:2], 0)})
-    change = reviewer.change(*item[:2], right=None)
-    del change["after"]["instances"][0]
-    reviewer.decide(item[0], change, action="delete")
+    second = {"from": 1, "bbox": reviewer.session.view(0)["expressions"][0]["instances"][1]["bbox"]}
+    reviewer.decide(item[0], reviewer.change(*item[:2], instances=[second]))
     [asked] = reviewer.left()
-    assert (asked["id"], asked["box"]) == item[1:]
+    assert (asked.id, asked.box) == item[1:]
     reviewer.judge((*item[:2], 0))
     assert reviewer.left() == []
     found = certified(results)["boxes"]

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.review.notebook import show
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.review_page import decisions, select, write
 from tests.support.workplace import command, write_rows
@@ -125,7 +125,7 @@ def test_a_review_of_hostile_records_can_be_worked_on(
     page.locator(".cells:not([aria-busy])").wait_for()
     assert page.evaluate(STATE) == HARMLESS
     assert page.evaluate(HIGHEST_CELL) < 600
-    page.get_by_role("button", name="One by one").click()
+    page.get_by_role("link", name="One by one").click()
     for _ in TEXTS:
         page.locator(".stage").wait_for()
         assert page.evaluate(STATE) == HARMLESS
@@ -144,7 +144,7 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
         {"text": "the end", "char_span": [30_007, 30_014], "instances": []},
     ]
     one = {"image_id": "a", "image_path": "a.png", "caption": caption, "expressions": rows}
-    page = opened(serve(write(tmp_path, one)).address + "#mode=single")
+    page = opened(serve(write(tmp_path, one)).address + "#view=single")
     page.locator(".stage").wait_for()
     shown = page.locator(".caption").evaluate("e => e.textContent")
     assert caption.startswith(shown)

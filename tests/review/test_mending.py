@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.support.review_page import (
     seen,
     write,
 )
+from tests.support.reviewing import asked_for
 
 pytestmark = pytest.mark.slow
 
@@ -153,66 +153,49 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     assert page.locator("#choose").is_hidden()
 
 
-def named(asked: dict[str, Any]) -> list[tuple[str, int | None]]:
-    """What is shown: phrases, and which of their boxes."""
-    return sorted((item["text"], item["box"]) for item in asked["items"])
+def decided(server: Any) -> dict[str, str]:
+    """By place the letters for a record's items."""
+    said: dict[str, str] = server.ask("index")["decided"]
+    return said
 
 
 def test_what_is_rejected_to_mend_or_mine_is_found_again(results: Path, serve: Any) -> None:
     write(results, RECORD, OF_ANOTHER_PICTURE)
     ann, bob = serve(results, who="ann"), serve(results, who="bob")
-
-    def shown(server: Any, show: str) -> list[tuple[str, int | None]]:
-        in_grid, single = (
-            named(server.ask(f"next?mode={mode}&most=50&show={show}"))
-            for mode in ("grid", "single")
-        )
-        assert in_grid == single
-        return single
-
     ann.judge(1, True, False)
     bob.judge(0, False)
     bob.judge(0, True, place=1)
-    wrong: list[tuple[str, int | None]] = [("A red mug", 0), ("two dogs", 1)]
-    assert shown(ann, "rejected") == shown(bob, "mend") == wrong
-    assert shown(ann, "mine") == [("two dogs", 0), ("two dogs", 1)]
-    assert shown(bob, "mine") == [("A red mug", 0), ("A red mug", 0)]
+    assert decided(ann) == {"0": "mRM-", "1": "r---"}
+    assert decided(bob) == {"0": "Mrm-", "1": "R---"}
     [mug] = boxes(RECORD, 0)
     ann.decide_on(0, (mug, 0, False), ([10, 20, 30, 40], None, True))
-    assert shown(ann, "rejected") == wrong
-    assert shown(ann, "mend") == [("two dogs", 1)], "of the mug a box was drawn since"
+    assert decided(ann)["0"] == "WRM-", "of the mug a box was drawn since"
     ann.decide_on(1, ([250, 60, 300, 210], 0, True), ([251, 60, 300, 210], 1, True))
-    assert shown(ann, "rejected") == [("A red mug", 0)]
-    assert shown(ann, "mend") == []
+    assert decided(ann)["0"] == "WRR-"
 
 
 def test_what_was_drawn_in_place_of_a_box_and_rejected_is_to_mend(
     results: Path, serve: Any
 ) -> None:
     server = serve(results)
-
-    def shown(show: str) -> list[tuple[str, int | None]]:
-        return named(server.ask(f"next?mode=single&most=9&show={show}"))
-
     drawn, added = [10, 20, 30, 40], [50, 20, 70, 40]
     server.decide_on(0, (drawn, 0, True))
-    assert shown("rejected") == shown("mend") == []
+    assert decided(server)["0"] == "R---"
     server.decide_on(0, (drawn, 0, False))
-    assert shown("rejected") == shown("mend") == [("A red mug", 0)]
+    assert decided(server)["0"] == "M---"
     server.decide_on(0, (drawn, 0, False), (added, None, True))
-    assert shown("mend") == []
+    assert decided(server)["0"] == "W---"
     server.decide_on(0, (drawn, 0, False), (added, 1, False))
-    assert shown("mend") == [("A red mug", 0)], "what was added is wrong, too"
+    assert decided(server)["0"] == "M---", "what was added is wrong, too"
 
 
 def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve: Any) -> None:
     server = serve(results)
     server.decide_on(2, verified=False)
-    assert named(server.ask("next?mode=single&most=9&show=mend")) == [("grass", None)]
-    with pytest.raises(HTTPError) as refused:
-        server.ask("next?mode=grid&show=wrong")
-    said = refused.value.read().decode()
-    assert "'show' should be one of empty, rejected, mend, mine, all" in said
+    assert decided(server) == {"0": "---M"}
+    server.decide_on(1, text="two dogs", char_span=None)
+    server.decide(asked_for(server.view(), "a#0", None))
+    assert decided(server)["0"][0] == "g"
 
 
 def test_marked_in_the_grid_they_are_mended_one_by_one(
@@ -226,7 +209,7 @@ def test_marked_in_the_grid_they_are_mended_one_by_one(
     saved(page)
     # they are marked when they are shown again, and can be unmarked
     address = page.url.partition("#")[0]
-    page.goto(f"{address}#mode=grid&show=rejected")
+    page.goto(f"{address}#of=rejected")
     page.reload()
     seen(page, 3)
     assert page.locator('.cell[aria-pressed="true"]').count() == 3
@@ -238,7 +221,7 @@ def test_marked_in_the_grid_they_are_mended_one_by_one(
     assert len(decisions(results)) == before + 1, "what is as it was isn't said again"
     page.get_by_role("button", name="Mend 2 rejected").click()
     page.locator(".stage").wait_for()
-    assert "show=mend" in page.url
+    assert "of=mend" in page.url
     assert page.locator("#shown").inner_text().startswith("2 to mend")
     assert page.locator("#hint").inner_text().startswith("Drag in the picture to draw the right")
     for n in range(2):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding.review._record_view import Picture, Utf16Spans, view_of
-from dataflow_grounding.review._report import FLAGS, marks_of
+from dataflow_grounding.review._index import FLAGS, marks_of
+from dataflow_grounding.review._record_view import Picture, Utf16Spans, phrases_of, view_of
 from dataflow_grounding.review._versions import changes_view
 from tests.support.workplace import command, write_rows
 
@@ -47,7 +47,8 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
     names = ("id", "path", "width", "height", "model")
     assert [data[name] for name in names] == ["a/b.jpg", "a/b.jpg", 9, 8, "m"]
-    assert marks_of(record, data) == {"grounded", "suspect", "unverified", "small"}
+    record["expressions"] = [row]
+    assert marks_of(record, phrases_of(record)) == {"grounded", "suspect", "unverified"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]

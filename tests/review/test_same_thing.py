@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.review_page import applied, drag, near, run, saved, seen, write
+from tests.support.reviewing import items
 
 pytestmark = pytest.mark.slow
 
@@ -45,26 +46,30 @@ def verdicts(results: Path) -> dict[str, list[Any]]:
     return {row["text"]: [box.get("verified") for box in row["instances"]] for row in rows}
 
 
-def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, serve: Any) -> None:
+def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(
+    results: Path, serve: Any, show: Any
+) -> None:
     server = serve(results, who="ann")
-    told = server.ask("next?mode=grid&order=file")
-    shown = {(item["id"], item["box"]): item["also"] for item in told["items"]}
-    assert shown == {("a#0", 1): [], ("a#1", 0): [["a#0", 0, "a person"]]}
-    assert told["progress"]["boxes"] == told["progress"]["all_boxes"] == 2
+    asked = [(item.id, item.box) for item in items(server.session)]
+    assert asked == [("a#0", 1), ("a#1", 0)]
+    page = show(server.address + "#view=single")
     for words in ("person", "human"):  # either phrase finds it
-        found = server.ask(f"next?mode=grid&order=file&text={words}")["items"]
-        assert ("a#1", 0) in {(item["id"], item["box"]) for item in found}
-    [view] = told["records"].values()
-    also = [[box["also"] for box in e["instances"]] for e in view["expressions"]]
-    assert also == [[[["a#1", 0]], []], [[["a#0", 0]]]]
-    changes = []
-    for e in view["expressions"]:
-        boxes = [{"from": n, "bbox": box["bbox"]} for n, box in enumerate(e["instances"])]
-        boxes[0]["verified"] = False
-        after = {"status": e["status"], "instances": boxes}
-        changes.append({"id": e["id"], "version": e["version"], "after": after})
-    assert not server.decide(action="reject", changes=changes)["error"]
-    assert server.ask("next?mode=grid&order=file")["progress"]["boxes"] == 1
+        page.goto(f"{server.address}#view=single&order=file&q={words}")
+        page.reload()
+        if words == "person":
+            page.locator("li.picked", has_text="a person").wait_for()
+            page.keyboard.press("]")
+        page.locator("#hint", has_text="One thing with a box of “a person”").wait_for()
+    view = server.view()
+    also = [[[*map(tuple, box["also"])] for box in e["instances"]] for e in view["expressions"]]
+    assert also == [[[("a#1", 0)], []], [[("a#0", 0)]]]
+    acts = [
+        {"id": e["id"], "box": e["instances"][0]["bbox"], "right": False}
+        for e in view["expressions"]
+    ]
+    versions = {e["id"]: e["version"] for e in view["expressions"]}
+    assert not server.decide(acts=acts, versions=versions)["error"]
+    assert [item.letter for item in items(server.session)] == ["-", "M"]
     assert verdicts(results) == {"a person": [False, None], "a human": [False]}
 
 
@@ -76,8 +81,8 @@ def test_how_many_boxes_are_shown_with_another_is_told(results: Path, serve: Any
 
 def test_a_sample_and_its_certificate_count_things(results: Path, serve: Any) -> None:
     server = serve(results, sample=(9, 0))
-    items = server.ask("next?most=9")["items"]
-    assert {(item["id"], item["box"]) for item in items} == {("a#0", 1), ("a#1", 0)}
+    asked = {(item.id, item.box) for item in items(server.session)}
+    assert asked == {("a#0", 1), ("a#1", 0)}
     certificate = json.loads(run("certify", results, "--json"))
     assert (certificate["boxes"]["of"], certificate["phrases_missed"]["phrases"]) == (2, 2)
 
@@ -97,7 +102,7 @@ def test_what_is_done_to_a_box_is_done_to_each_of_its_thing(
     saved(page)
     assert verdicts(results) == {"a person": [None, None], "a human": [None]}
     seen(page, 2)
-    page.get_by_role("button", name="One by one").click()
+    page.get_by_role("link", name="One by one").click()
     page.locator("#hint", has_text="One thing with a box of “a person”").wait_for()
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("a")
@@ -124,5 +129,19 @@ def test_a_thing_is_shown_until_all_its_boxes_are_judged(tmp_path: Path, serve: 
     server.judge(0, False)
     server.kill()
     with_phrases(tmp_path, human, phrase(1, "a person", [10, 10, 110, 210, 0.7]))
-    left = serve(tmp_path, who="ann").ask("next?mode=grid&order=file")
-    assert len(left["items"]) == 1, left
+    assert [item.letter for item in items(serve(tmp_path, who="ann").session)] == ["-"]
+
+
+def test_two_things_that_share_a_phrase_are_judged_on_one_page(
+    tmp_path: Path, serve: Any, show: Any
+) -> None:
+    left, right = [10, 10, 110, 210], [200, 10, 300, 210]
+    both = phrase(0, "a person", [*left, 0.5], [*right, 0.5])
+    single = phrase(1, "a man", [*left, 0.9]), phrase(2, "a woman", [*right, 0.9])
+    folder = with_phrases(tmp_path, both, *single)
+    page = show(serve(folder).address)
+    seen(page, 2)
+    page.keyboard.press("Enter")
+    page.get_by_text("Nothing is left to decide here.").wait_for()
+    assert page.locator("#refused").inner_text() == ""
+    assert verdicts(folder) == {"a person": [True, True], "a man": [True], "a woman": [True]}

@@ -17,10 +17,11 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
 from tests.support.forking import Forked
+from tests.support.reviewing import asked_for
 from tests.support.workplace import HANGING, command, rows_of, write_rows
 
 CAPTION = "\U0001f600 A red mug and a \u202edog\u202c and two dogs on grass."
@@ -84,7 +85,8 @@ class Server:
     """A review on a thread, which `kill` ends in the middle."""
 
     def __init__(self, results: Path, who: str = "ann", **options: Any) -> None:
-        self._server = OfThread(Session(Reviewable(str(results)), who, **options))
+        self.session = Session(Reviewable(str(results)), who, **options)
+        self._server = OfThread(self.session)
         self.address, self.origin = self._server.address, self._server.origin
 
     def ask(self, path: str, body: Any = None, **headers: str) -> Any:
@@ -99,27 +101,30 @@ class Server:
         return json.loads(said) if is_json else said
 
     def decide(
-        self, change: dict[str, Any] | None = None, record: str = "a", **more: Any
+        self, asked: dict[str, Any] | None = None, record: str = "a", **more: Any
     ) -> dict[str, Any]:
-        decision = {"uid": os.urandom(6).hex(), "record": record, "action": "accept"}
-        decision |= {"changes": [change] if change else [], **more}
+        decision = {"uid": os.urandom(6).hex(), "record": record, **(asked or {"acts": []}), **more}
         answer: dict[str, Any] = self.ask("decide", {"decisions": [decision]})["answers"][0]
         return answer
+
+    def view(self, place: int = 0) -> dict[str, Any]:
+        """A record as the page has it."""
+        view: dict[str, Any] = self.ask(f"records?places={place}")["views"][str(place)]
+        return view
 
     def decide_on(self, number: int, *boxes: Any, place: int = 0, **more: Any) -> None:
         """Decide that a phrase has these boxes: of each the corners, the box that it is made of, and
         whether it is right.
         """
-        view = self.ask(f"record/{place}")
+        view = self.view(place)
         row = view["expressions"][number]
         instances = [{"bbox": box, "from": of, "verified": right} for box, of, right in boxes]
-        after = {"status": "grounded" if boxes else "none", "instances": instances, **more}
-        change = {"id": row["id"], "version": row["version"], "after": after}
-        assert not self.decide(change, record=view["key"])["error"]
+        asked = asked_for(view, row["id"], {"instances": instances, **more})
+        assert not self.decide(asked, record=view["key"])["error"]
 
     def judge(self, number: int, *verdicts: bool, place: int = 0) -> None:
         """Say of each box of a phrase whether it is right."""
-        row = self.ask(f"record/{place}")["expressions"][number]
+        row = self.view(place)["expressions"][number]
         boxes = [box["bbox"] for box in row["instances"]]
         judged = zip(boxes, range(len(boxes)), verdicts, strict=True)
         self.decide_on(number, *judged, place=place)
@@ -167,7 +172,7 @@ class Process(Server):
         self.process.communicate(timeout=HANGING)
 
 
-SINGLE = "#mode=single&order=file"
+SINGLE = "#view=single&order=file"
 
 TALL = {"width": 1280, "height": 3200}
 """A window that shows a whole page of the grid at once."""

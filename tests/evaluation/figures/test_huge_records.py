@@ -13,7 +13,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
     MOST_COMPARED,
     sharing_boxes,
 )
-from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.support.bytecode import steps_of
 from tests.support.reviewing import look_at_all

@@ -1,8 +1,9 @@
-// The report: which records are shown, how, and page by page. The address says what is asked for, after "#". Data come
-// in files of 500 as scripts, which a page opened from disk may load, or in the page itself.
+// The page of a report or a review: which records are asked for, how they are shown, and page by page. The address says
+// what is asked for, after "#". A report's data come in files of 500 as scripts, which a page opened from disk may load,
+// or in the page itself; those of a review come from its server, and what is judged there is shown by review.js.
 "use strict";
 
-const reportPage = (() => {
+const page = (() => {
   const { node, pictureOf, listOf, lightsUp } = recordPage;
   const SIZE = { pictures: 20, grid: 60, phrases: 60, failures: 20 }; // things on a page
   const SIDES = { grid: 200, phrases: 160 }; // CSS pixels of a picture, unless the address says
@@ -10,7 +11,7 @@ const reportPage = (() => {
   const SIDE_STEP = 40; // of a key
   const LABELS = 100; // those with the most boxes, in the sidebar
   // Histograms of the sidebar. A record's bits, from `first` on, say in which bins it has a box; the least value of each
-  // bin is below it. See `_bins_of` of _report.py; how many boxes a picture has is counted here.
+  // bin is below it. The bits of sides are in the row: _SIDES of _index.py.
   const HISTOGRAMS = [
     { name: "scores", title: "Score", first: 0, bins: ["0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"], most: "1" },
     { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
@@ -22,15 +23,15 @@ const reportPage = (() => {
   const about = JSON.parse(document.getElementById("about").textContent);
   const rules = { createScriptURL: (address) => address };
   const policy = window.trustedTypes?.createPolicy("report", rules) || rules;
-  const app = document.getElementById("report"), part = (selector) => app.querySelector(selector);
-  const main = part(".records"), fields = part(".fields"), help = part("dialog"), sizing = part(".side");
+  const app = document.getElementById("page"), part = (selector) => app.querySelector(selector);
+  const main = part(".records"), fields = part(".fields"), help = part("#keys"), sizing = part(".side");
   const kinds = new Map(Object.entries(about.kinds)); // of failures, and how many there are
   const count = (n) => n.toLocaleString("en");
   const boxesIn = (n) => `${count(n)} box${n === 1 ? "" : "es"}`;
 
   // Data by name, each a list: loaded once, then kept.
   const waiting = new Map(), loads = new Map();
-  const take = (name, rows) => waiting.get(name)(rows);
+  const taken = (name, data) => waiting.get(name)(data);
   function load(name) {
     if (!loads.has(name)) {
       loads.set(name, new Promise((resolve, reject) => {
@@ -49,6 +50,7 @@ const reportPage = (() => {
   // Rows `places` of the data called `name`, in that order.
   const rowsAt = (name, places) => Promise.all(places.map(async (place) =>
     (await load(`${name}-${Math.floor(place / about.perFile) + 1}`))[place % about.perFile]));
+  const viewsAt = (places) => (about.review ? reviewDecisions.viewsAt(places) : rowsAt("records", places));
 
   // The address: what is asked for. `heads` are labels, "" that of phrases without a head noun.
   function asked() {
@@ -59,13 +61,14 @@ const reportPage = (() => {
     const said = Object.entries(state).filter(([, value]) => value !== "" && value !== undefined);
     return `#${new URLSearchParams([...said, ...heads.map((head) => ["head", head])])}`;
   }
-  const LOOKS = new Set(["view", "page", "side"]); // what a page looks like, not what it is of
+  const LOOKS = new Set(["view", "page", "side", "order"]); // what a page looks like, not what it is of
   const isFiltered = (state) => state.heads.length > 0
     || Object.entries(state).some(([name, value]) => name !== "heads" && value && !LOOKS.has(name));
   const sideOf = (state) => Number(state.side) || SIDES[state.view] || SIDES.grid;
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
-  let rows = []; // one of each record, by which it is filtered; `_index_row` of _report.py says what is in it
+  let rows = []; // one of each record, by which it is filtered; `Index.row_of` of _index.py says what is in it
+  const bins = []; // of each record, the bits of its histograms
   const isClass = (label) => typeof label === "number" && label >= 0;
   const isHead = (label) => typeof label === "number" && label < 0;
   // The name of a class or a head noun; that of a label without a number is the label itself.
@@ -75,6 +78,8 @@ const reportPage = (() => {
   // How many boxes of a phrase are shown as its own; `shownAs` are [index of a box, the phrase that it is shown as].
   const ownBoxes = ([, , boxes = 1, shownAs = []]) => boxes - shownAs.length;
   const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
+  const STATUSES = new Set(["grounded", ...WITHOUT]);
+  const statusOf = ([, , boxes = 1, , status]) => status || (boxes ? "grounded" : "none");
 
   // Returns a test of a phrase: whether it is of one of the labels asked for, and has boxes; no boxes, where the status
   // asked for, or the label, has none.
@@ -86,43 +91,65 @@ const reportPage = (() => {
   // The bits of the bins that are chosen, of each histogram; 0 where none is.
   const masksOf = (state) => HISTOGRAMS.map(({ name, first }) =>
     (state[name] || "").split(",").filter(Boolean).reduce((mask, bin) => mask | (1 << (first + Number(bin))), 0));
-  const isIn = (masks, place) => masks.every((mask) => !mask || rows[place][6] & mask);
+  const isIn = (masks, place) => masks.every((mask) => !mask || bins[place] & mask);
   // Places of the records that pass all filters, in order.
   const matching = (state) => {
     const masks = masksOf(state);
     return fitting(state).filter((place) => isIn(masks, place));
   };
 
+  // Returns a test of a score in hundredths, -1 for none; null where none is asked for.
+  function isOfScores({ low, high }) {
+    if (!low && !high) return null;
+    return (score) => score >= 0 && (!low || score >= 100 * Number(low)) && (!high || score <= 100 * Number(high));
+  }
+
   // Places of the records that pass all filters but those of the histograms, in order.
   function fitting(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
-    const isOfLabel = isOfLabels(state);
+    const isOfLabel = isOfLabels(state), isOfScore = isOfScores(state);
     const isOfModel = (model) => state.model === undefined || modelOf(model) === state.model;
-    const [low, high] = ["low", "high"].map((name) => (state[name] ? 100 * Number(state[name]) : null));
     return [...rows.keys()].filter((place) => {
-      const [id, bits, phrases, least, most, model] = rows[place];
+      const [id, bits, phrases, scores, model, , file] = rows[place];
       return (bits & all) === all && isOfModel(model) && [undefined, id].includes(state.record)
-        && (low === null || most >= low) && (high === null || (least >= 0 && least <= high))
-        && (!words || id.toLowerCase().includes(words) || phrases.some(([text]) => text.includes(words)))
-        && (!state.heads.length || phrases.some(isOfLabel));
+        && (!isOfScore || scores.some(isOfScore)) && (!state.heads.length || phrases.some(isOfLabel))
+        && (!words || isNamed(words, id, file) || phrases.some(([text]) => text.includes(words)));
     });
   }
+  const isNamed = (words, ...names) => names.some((name) => name.toLowerCase().includes(words));
 
-  // The boxes of the phrases asked for, of the records at `places`: [place of the record, expression, instance].
-  function boxesAmong(places, state) {
-    const words = wordsOf(state);
-    const heads = new Set(state.heads);
+  // What can be judged in the record at a place: {place, e, box, number, score, doubt}; `box` is null for a phrase without
+  // one, `number` counts as `items_of` of _index.py. A thing that several phrases have a box of is here once.
+  function itemsOf(place) {
+    const [, , phrases, scores, , , , doubts = []] = rows[place];
+    const items = [];
+    let boxes = 0;
+    phrases.forEach(([, , count = 1, shownAs = []], e) => {
+      const others = new Set(shownAs.map(([box]) => box));
+      for (let box = count ? 0 : null; box === null || box < count; box++) {
+        if (others.has(box)) continue;
+        const number = items.length;
+        items.push({ place, e, box, number, score: box === null ? -1 : scores[boxes++], doubt: doubts[number] });
+        if (box === null) break;
+      }
+    });
+    return items;
+  }
+
+  // Of the records at `places` what can be judged of the phrases asked for.
+  function itemsAmong(places, state) {
+    const words = wordsOf(state), heads = new Set(state.heads), isOfScore = isOfScores(state);
     return places.flatMap((place) => {
-      const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
-      const isWanted = ([text, label]) => (!heads.size || heads.has(nameOf(label))) && (!isAsked || text.includes(words));
-      return phrases.flatMap((phrase, e) => {
-        if (!isWanted(phrase)) return [];
-        const [, , boxes = 1, shownAs = []] = phrase;
-        // A thing that two of these phrases have a box of is shown once.
-        const repeated = new Set(shownAs.filter(([, other]) => isWanted(phrases[other])).map(([n]) => n));
-        return [...Array(boxes).keys()].filter((n) => !repeated.has(n)).map((n) => [place, e, n]);
+      const phrases = rows[place][2], isInPhrase = phrases.some(([text]) => text.includes(words)); // not the id
+      const asked = phrases.map((phrase) => (!heads.size || heads.has(nameOf(phrase[1])))
+        && (!isInPhrase || phrase[0].includes(words)) && (!STATUSES.has(state.show) || statusOf(phrase) === state.show));
+      const things = new Set(); // boxes in whose place those of a phrase asked for are shown
+      phrases.forEach(([, , , shownAs = []], e) => {
+        if (asked[e]) for (const [, other, box] of shownAs) things.add(`${other} ${box}`);
       });
+      return itemsOf(place).filter(({ e, box, score }) => (asked[e] || things.has(`${e} ${box}`))
+        && (!isOfScore || isOfScore(score)));
     });
   }
 
@@ -140,19 +167,22 @@ const reportPage = (() => {
   }
 
   // What is above the records is filled by the following, or removed where there is nothing to choose from.
-  const marked = [...Object.keys(about.meaning), "verified", "changed", "without picture"]
-    .filter((flag) => about.marked[flag]).map((flag) => [flag, about.marked[flag]]);
+  const times = new Map(); // how many records have each flag
+  const countOf = (flag) => times.get(flag) || 0;
+  let marked = []; // flags but those of sizes that records have, each with how many
   function buildHistograms() {
     const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
-    for (const row of rows) {
-      const boxes = row[2].reduce((sum, phrase) => sum + ownBoxes(phrase), 0);
-      row[6] |= 1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least));
+    for (const [, , phrases, scores, , sides] of rows) {
+      const boxes = phrases.reduce((sum, phrase) => sum + ownBoxes(phrase), 0);
+      const inScores = scores.reduce((sum, score) => (score < 0 ? sum : sum | (1 << Math.min(9, Math.floor(score / 10)))), 0);
+      bins.push(inScores | (sides << HISTOGRAMS[1].first)
+        | (1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least))));
     }
     for (const histogram of HISTOGRAMS) {
-      const { title, name, first, bins } = histogram;
-      const isKnown = rows.some((row) => (row[6] >> first) & ((1 << bins.length) - 1));
+      const { title, name, first } = histogram;
+      const isKnown = bins.some((bits) => (bits >> first) & ((1 << histogram.bins.length) - 1));
       if (!isKnown || !boxesInAll()) continue;
-      histogram.bars = bins.map((least, n) => {
+      histogram.bars = histogram.bins.map((least, n) => {
         const box = node("input", { type: "checkbox" });
         box.addEventListener("change", () => go({ [name]: [...chosenBins(histogram)].join(",") }));
         return { box, bar: node("i"), text: node("small", null, least), n };
@@ -169,18 +199,18 @@ const reportPage = (() => {
   // Each bar is as high as the number of pictures that pass all filters but those of its own histogram.
   function showHistograms(state) {
     const masks = masksOf(state), places = fitting(state);
-    HISTOGRAMS.forEach(({ bars, first, bins, most, title }, h) => {
+    HISTOGRAMS.forEach(({ bars, first, bins: leasts, most, title }, h) => {
       if (!bars) return;
       const others = masks.map((mask, n) => (n === h ? 0 : mask));
-      const counts = bins.map(() => 0);
+      const counts = leasts.map(() => 0);
       for (const place of places) {
         if (!isIn(others, place)) continue;
-        for (let n = 0; n < counts.length; n++) counts[n] += (rows[place][6] >> (first + n)) & 1;
+        for (let n = 0; n < counts.length; n++) counts[n] += (bins[place] >> (first + n)) & 1;
       }
       const highest = Math.max(1, ...counts);
       bars.forEach(({ box, bar, n }) => {
-        const upTo = bins[n + 1] || most;
-        const range = h === 2 ? rangeOfCounts(bins, n) : `${bins[n]} ${upTo ? `to ${upTo}` : "and more"}`;
+        const upTo = leasts[n + 1] || most;
+        const range = h === 2 ? rangeOfCounts(leasts, n) : `${leasts[n]} ${upTo ? `to ${upTo}` : "and more"}`;
         const text = `${title}, ${range}: ${count(counts[n])} picture${counts[n] === 1 ? "" : "s"}`;
         box.checked = Boolean((masks[h] >> (first + n)) & 1);
         box.setAttribute("aria-label", text);
@@ -197,16 +227,22 @@ const reportPage = (() => {
 
   let labels = []; // names of those with the most boxes
   function build() {
-    const times = new Map(); // phrases of each label
+    for (const [, bits] of rows) {
+      about.flags.forEach((flag, bit) => { if ((bits >> bit) & 1) times.set(flag, countOf(flag) + 1); });
+    }
+    marked = about.flags.filter((flag) => !["small", "medium", "large"].includes(flag) && countOf(flag))
+      .map((flag) => [flag, countOf(flag)]);
+    const phrasesOf = new Map(); // how many phrases each label has
     const add = (label, by, boxes) => {
       const name = nameOf(label);
-      times.set(name, (times.get(name) || 0) + by);
+      phrasesOf.set(name, (phrasesOf.get(name) || 0) + by);
       boxesOf.set(name, (boxesOf.get(name) || 0) + boxes);
     };
     for (const [, , phrases] of rows) for (const phrase of phrases) add(phrase[1], 1, ownBoxes(phrase));
     const hasClasses = rows.some(([, , phrases]) => phrases.some(([, label]) => isClass(label)));
     if (hasClasses) about.classes.forEach((_, label) => add(label, 0, 0)); // also those that no record has
-    const frequent = [...times.keys()].sort((a, b) => boxesOf.get(b) - boxesOf.get(a) || times.get(b) - times.get(a));
+    const frequent = [...phrasesOf.keys()]
+      .sort((a, b) => boxesOf.get(b) - boxesOf.get(a) || phrasesOf.get(b) - phrasesOf.get(a));
     labels = frequent.slice(0, LABELS);
     const sidebar = part(".labels");
     sidebar.querySelector("summary").append(node("span", null, hasClasses ? "Classes" : "Labels"), node("span", null, "boxes"));
@@ -214,17 +250,17 @@ const reportPage = (() => {
     else sidebar.remove();
     buildHistograms();
     if (hasClasses && frequent.length <= LABELS) fields.elements.head.parentNode.remove();
-    if (!rows.some((row) => row[4] >= 0)) part(".scores").remove();
+    if (!rows.some((row) => row[3].some((score) => score >= 0))) part(".scores").remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent.slice(0, HEADS));
-    for (const [name, values] of [["size", ["small", "medium", "large"].filter((flag) => about.marked[flag])],
-      ["model", [...new Set(rows.map((row) => modelOf(row[5])))]]]) {
+    for (const [name, values] of [["size", ["small", "medium", "large"].filter(countOf)],
+      ["model", [...new Set(rows.map((row) => modelOf(row[4])))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }
     if (!marked.length) part(".by-show").remove();
-    if (kinds.size < 2) part(".by-kind").remove();
-    if (!about.failures) part(".failures").remove();
+    if (kinds.size < 2) part(".by-kind")?.remove();
+    if (!about.failures) part(".failures")?.remove();
     else {
       part("#failures").append(" ", node("b", null, count(about.failures)));
       part(".failures details").open = !rows.length || Boolean(asked().kind);
@@ -243,6 +279,7 @@ const reportPage = (() => {
       const change = name === "head" ? { heads: text ? [text] : [] } : { [name]: text };
       replace(name === "side" ? change : { ...change, page: "" });
     });
+    fields.addEventListener("change", ({ target }) => { if (about.review) target.blur(); }); // keys are the page's again
     app.hidden = false;
   }
 
@@ -354,8 +391,8 @@ const reportPage = (() => {
       view.changes && comparedOf(view)));
   }
 
-  function cropOf(view, side, e, n) {
-    const expression = view.expressions[e], instance = expression.instances[n];
+  function cropOf(view, side, { e, box }) {
+    const expression = view.expressions[e], instance = expression.instances[box];
     return node("a", { class: "cell", href: addressOf({ record: view.id }), title: recordPage.describe(instance) },
       recordPage.cropOf(view, instance, expression.color, side),
       node("bdi", null, recordPage.textOf(recordPage.phrasesOf(view, expression, instance))),
@@ -372,11 +409,32 @@ const reportPage = (() => {
   // Show what the address asks for; a later call overtakes an earlier one that still waits for data.
   let calls = 0;
   async function show() {
-    const call = ++calls, state = asked(), phrases = state.view === "phrases", cards = state.view === "grid";
-    const places = matching(state), all = phrases ? boxesAmong(places, state) : places.map((place) => [place]);
+    const state = asked();
+    showFilters(state);
+    if (about.review && state.view !== "pictures") return reviewPage.show();
+    return showRecords(state);
+  }
+  function showFilters(state) {
+    const ways = about.review ? [["Grid", ""], ["One by one", "single"], ["Pictures", "pictures"]]
+      : [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
+    part(".views")?.replaceChildren(...ways.map(([text, view]) => node("a", {
+      href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
+    if (marked.length) chips("show", marked, rows.length, state);
+    for (const control of fields.elements) {
+      if (control !== document.activeElement) control.value = valueOf(control.name, state);
+    }
+    sizing.hidden = !["phrases", "grid"].includes(state.view);
+    showLabels(state);
+    showHistograms(state);
+  }
+  async function showRecords(state) {
+    const isAsked = (place) => !state.of || itemsOf(place).some((item) => reviewDecisions.isAsked(state.of, item));
+    const call = ++calls, phrases = state.view === "phrases", cards = state.view === "grid";
+    const places = matching(state).filter(isAsked);
+    const all = phrases ? itemsAmong(places, state).filter(({ box }) => box !== null) : places.map((place) => ({ place }));
     const { here, before, page, last, linked } = paged(all, phrases ? SIZE.phrases : cards ? SIZE.grid : SIZE.pictures, "page", state);
     const side = Math.min(sideOf(state), main.clientWidth || Infinity); // a phone is no wider
-    const views = await rowsAt("records", here.map(([place]) => place));
+    const views = await viewsAt(here.map(({ place }) => place));
     if (call !== calls) return;
     const dashed = views.some((view) => view.expressions.some((e) => e.instances.some((i) => i.evidence === "region")));
     if (!rows.length) part(".note").replaceChildren("No records");
@@ -384,21 +442,11 @@ const reportPage = (() => {
       `${count(all.length && before + 1)} to ${count(before + here.length)} of ${count(all.length)}`,
       dashed ? ". Dashed: a region of that colour or scene; what it is was not checked." : "",
       isFiltered(state) ? node("a", { href: addressOf({ view: state.view, side: state.side }) }, "Clear filters") : "");
-    const ways = [["Pictures", ""], ["Grid", "grid"], ["Phrases side by side", "phrases"]];
-    part(".views")?.replaceChildren(...ways.map(([text, view]) => node("a", {
-      href: addressOf({ ...state, view, page: "" }), "aria-current": view === (state.view || "") && "page" }, text)));
-    if (marked.length) chips("show", marked, about.records, state);
-    for (const control of fields.elements) {
-      if (control !== document.activeElement) control.value = valueOf(control.name, state);
-    }
-    sizing.hidden = !phrases && !cards;
     main.style.setProperty("--side", `${side}px`);
     app.querySelectorAll(".pages.main").forEach((nav) => nav.replaceChildren(...linked()));
     main.className = ["records", phrases && "grid", cards && "cards", side < SMALL && "small"].filter(Boolean).join(" ");
     const shownAs = phrases ? cropOf : cards ? cardOf : articleOf;
-    main.replaceChildren(...views.map((view, n) => shownAs(view, side, here[n][1], here[n][2])));
-    showLabels(state);
-    showHistograms(state);
+    main.replaceChildren(...views.map((view, n) => shownAs(view, side, here[n])));
     if (about.failures) await showFailures(state);
     document.title = document.querySelector("h1").textContent + (last > 1 ? ` · page ${page} of ${last}` : "");
   }
@@ -420,32 +468,36 @@ const reportPage = (() => {
     "+": () => resize(SIDE_STEP), "-": () => resize(-SIDE_STEP),
     "?": () => help.showModal() };
   document.addEventListener("keydown", (event) => {
-    const busy = event.ctrlKey || event.altKey || event.metaKey || help.open;
+    const busy = event.ctrlKey || event.altKey || event.metaKey || help.open || about.review;
     if (busy || !DOES[event.key] || event.target.matches("input, select, textarea")) return;
     event.preventDefault();
     DOES[event.key]();
   });
 
   function fail(error) {
+    const why = about.review ? "The server doesn't answer: is `review` still running?"
+      : `Can't read ${error.message}. Its folder must be next to this page; a page that needs none comes from: ` +
+        "dataflowgrounding report RESULTS --single-file";
     app.hidden = false;
-    app.replaceChildren(node("p", { class: "missing", role: "alert" }, `Can't read ${error.message}. Its folder must ` +
-      "be next to this page; a page that needs none comes from: dataflowgrounding report RESULTS --single-file"));
+    app.replaceChildren(node("p", { class: "missing", role: "alert" }, why));
   }
 
   // A comparison of two runs begins with the records in which they differ.
   function chooseFirst() {
     const asksForNothing = !location.hash.slice(1);
-    if (asksForNothing && about.marked[about.beginsWith]) {
+    if (asksForNothing && countOf(about.beginsWith)) {
       history.replaceState(null, "", addressOf({ show: about.beginsWith }));
     }
   }
 
-  document.addEventListener("DOMContentLoaded", () => load("index").then((all) => {
-    rows = all;
-    chooseFirst();
+  const take = (all) => { rows = all; };
+  const begun = () => (about.review ? reviewDecisions.begin(take) : load("index").then(take));
+  document.addEventListener("DOMContentLoaded", () => begun().then(() => {
     build();
+    if (about.beginsWith) chooseFirst();
     window.addEventListener("hashchange", () => show().catch(fail));
     return show();
   }).catch(fail));
-  return { take };
+  return { take: taken, about, asked, addressOf, isFiltered, go, matching, itemsOf, itemsAmong, count, main, part, rows: () => rows, labelOf: ({ place, e }) => nameOf(rows[place][2][e][1]),
+    textOf: ({ place, e }) => rows[place][2][e][0] };
 })();
