@@ -13,13 +13,9 @@ from omegaconf import OmegaConf
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
-from dataflow_grounding._util.yaml_limits import DEEPEST
-from dataflow_grounding.spec._references import check_references, set_at
+from dataflow_grounding.spec._references import set_at
 from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
 
-LONGEST = 4000
-"""Characters that a number, or a text with references, may have: long ones take too much time."""
-_NUMBER = re.compile(r"[-+.]?[0-9][0-9a-fA-FxXoO_:.]*")  # 12, -1.5, 0x1F, 59:59:59 to the base 60
 _HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hydra/launcher=x
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
 # Values of overrides that are texts as they are typed: those with what begins a comment, those that
@@ -81,7 +77,6 @@ def _read_yaml(path: str) -> File:
     try:
         with io.TextIOWrapper(open_input(path), encoding="utf-8") as file:
             text = file.read()
-        _check_events(text)
         values = OmegaConf.load(io.StringIO(text))
         root = yaml.compose(text, Loader=_LOADER)  # it knows in which line each key is
     except FileNotFoundError:
@@ -100,37 +95,6 @@ def _read_yaml(path: str) -> File:
     return File(path, values, root)
 
 
-def _check_events(text: str) -> None:
-    """Raise ValueError for what would take too much time or memory to read."""
-    # The parser's events come before any value is made of them.
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.ScalarEvent):
-            _check_scalar(event)
-        if depth > DEEPEST:
-            raise ValueError(f"more than {DEEPEST} lists and mappings inside each other")
-
-
-def _check_scalar(event: yaml.ScalarEvent) -> None:
-    if len(event.value) <= LONGEST:
-        return
-    # Only numbers and texts with references take time to read; other texts may be long.
-    line = event.start_mark.line + 1 if event.start_mark else "?"
-    if "${" in event.value:
-        raise ValueError(
-            f"line {line}: a text of more than {LONGEST:,} characters with ${{…}} in it"
-        )
-    is_unquoted = event.style in (None, "")
-    if is_unquoted and _NUMBER.fullmatch(event.value):
-        raise ValueError(
-            f"line {line}: a number of {len(event.value):,} characters; put a text in quotes"
-        )
-
-
 def _read_overrides(overrides: Sequence[str]) -> Overrides:
     _refuse_without_key(overrides)
     ours = []
@@ -142,7 +106,7 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
             # A `+` before a key, as Hydra wants it for a new one, makes no difference.
             ours.append(_as_typed(override.lstrip("+")))
     try:
-        values = _checked_values(ours)
+        values = OmegaConf.from_dotlist(ours)
     except Exception as error:
         for override in ours:  # one by one, to name the key
             _refuse_if_unreadable(override)
@@ -179,17 +143,10 @@ def _as_typed(override: str) -> str:
     return override
 
 
-def _checked_values(overrides: Sequence[str]) -> Any:
-    for override in overrides:
-        _, _, value = override.partition("=")
-        _check_events(value)
-    return OmegaConf.from_dotlist(list(overrides))
-
-
 def _refuse_if_unreadable(override: str) -> None:
     key, _, _ = override.partition("=")
     try:
-        _checked_values([override])
+        OmegaConf.from_dotlist([override])
     except Exception:
         # the error's words aren't shown: they may repeat a part of the value, which may be a secret
         raise SpecError(
@@ -205,7 +162,7 @@ def first_line(error: Exception) -> str:
 
 
 def merge(parts: Parts) -> Any:
-    """Merge the parts of a spec. Raises SpecError as `check_references` does, and OmegaConf's."""
+    """Merge the parts of a spec. Raises OmegaConf's errors."""
     config: Any = OmegaConf.create()
     all_parts: list[File | Overrides] = [*parts.files, parts.overrides]
     for part in all_parts:
@@ -220,8 +177,6 @@ def merge(parts: Parts) -> Any:
             if part.gives_whole(key):
                 set_at(config, key, None)
         config = OmegaConf.merge(config, part.values)
-        # References are checked after each part: merging the next one may fill them in.
-        check_references(config)
     return config
 
 
