@@ -86,10 +86,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             " read are asked again."
         )
     if figures["looked_at"] < figures["records"]:
-        yield (
-            f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
-            f" to {figures['error']:.1%}."
-        )
+        yield f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance."
     yield from _lines_on_method(figures)
     if figures["calibration_first"]:
         yield f"The run starts with a calibration of the box format: {REQUESTS}."

@@ -5,15 +5,14 @@ replies are stored, such as a pilot's, it is what these took. A probe is a reque
 about drawn rectangles, which checks that the model still writes boxes in the expected format.
 """
 
-import functools
 import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from math import ceil, nan, sqrt
-from statistics import fmean, pvariance
+from math import ceil, nan
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
@@ -74,85 +73,64 @@ _OUTPUT = {
 }
 
 
-class _StepEstimate:
-    """What a step sends for a record, by stated means."""
+class _StepTokens:
+    """What a request of a step takes, by stated means and by its picture's size."""
 
     def __init__(self, step: Step, run: SpecRun) -> None:
+        operator = step.operator
         self.step = step
-        self.output = _output_of(step.operator)
-        self.rules = _rules_of(step.operator.serving or run.serving)
-        box_format = run.job.box_format
-        self._box_instructions = ""
-        if box_format is not None:
-            # The picture's size hardly changes how long the instructions are.
-            self._box_instructions = box_format.format.instructions((1000, 1000))
-
-    def requests_for(self, record: Record) -> int:
-        """Return how many requests the step sends for a record; 0 for a step without a model."""
-        operator = self.step.operator
-        if operator.serving is None:
-            return 0
-        if not isinstance(operator, Operator):  # another library's: it is taken to ask of each
-            return 1
-        return operator.requests_for(record)
-
-    async def of_request(
-        self, record: Record, column: str | None, was_column_sent: bool, memo: ImageMemo
-    ) -> Amount:
-        """Return what a request takes; `column` has the record's picture. Raises RecordError."""
-        sizes = await self._sent_sizes(record, column, memo)  # also raises for a broken picture
-        if self.rules is None:  # only requests are counted then
-            return Amount(requests=1)
-        beginning_tokens = self._beginning_tokens(sizes, self.rules)
-        further_tokens = _DATA
-        further_tokens += self._phrase_tokens(record, self.rules)
-        further_tokens += self._instruction_tokens(self.rules)
-        cached_tokens = 0
-        is_in_tiles = len(sizes) > 1
-        has_boxes_drawn_in = isinstance(self.step.operator, BoxChecker)
-        was_beginning_sent = was_column_sent and not is_in_tiles and not has_boxes_drawn_in
-        if was_beginning_sent and beginning_tokens >= self.rules.least_cached:
-            cached_tokens = beginning_tokens  # billed as cached, because the endpoint knows it
-        return Amount(
-            requests=1,
-            input=beginning_tokens + further_tokens,
-            cached=cached_tokens,
-            output=self.output,
-        )
-
-    def _beginning_tokens(self, sizes: Sequence[Size], rules: TokenRules) -> int:
-        """Return the tokens that requests of all steps begin with: system's words and picture."""
-        tokens = rules.text(load_prompt("system"))
-        if sizes:
-            tokens += round(fmean(map(rules.image, sizes)))  # tiles may differ in size
-        return tokens
-
-    async def _sent_sizes(self, record: Record, column: str | None, memo: ImageMemo) -> list[Size]:
-        """Return the sizes of a request's pictures, perhaps several tiles. Raises RecordError."""
-        operator = self.step.operator
-        if column is None or operator.serving is None:
-            return []
-        image = await memo.prepare(record, column, operator.serving.image_limits)
-        if self.rules is None:
-            return []
-        pictures: Sequence[Image] = [image]
-        if isinstance(operator, Operator):
-            pictures = operator.pictures(image)
-        return [picture.sent_size for picture in pictures]
-
-    def _instruction_tokens(self, rules: TokenRules) -> int:
-        """Return how many tokens of a request are the user's guidance and the task's prompt."""
-        operator = self.step.operator
-        tokens = 0
+        self.rules = _rules_of(operator.serving or run.serving)
+        self.output: float = _OUTPUT.get(operator.name, _USUAL)
+        # A grounder's is of a request about all phrases of a usual record.
+        if isinstance(operator, PhraseGrounder):
+            self.output *= min(1, operator.phrases_per_request / USUAL_PHRASES)
+        self.words = ""  # the same ones in each request, after the system's
         if operator.wording is not None:
-            tokens += rules.text(operator.wording.guidance)
+            self.words += operator.wording.guidance
         tasks = getattr(operator, "tasks", ())
         # The first task is the usual one; an operator asks the others of some records alone. A task
         # of the user's own has no prompt here.
         if tasks and tasks[0] in prompt_names():
-            prompt = filled(load_prompt(tasks[0]), {"box_format": self._box_instructions})
-            tokens += rules.text(prompt)
-        return tokens
+            box_format = run.job.box_format
+            # The picture's size hardly changes how long the instructions are.
+            of_boxes = "" if box_format is None else box_format.format.instructions((1000, 1000))
+            self.words += filled(load_prompt(tasks[0]), {"box_format": of_boxes})
+
+    async def of_record(self, record: Record, sent: set[str], memo: ImageMemo) -> Amount:
+        """Return what is sent for a record. `sent` has the picture columns that steps before this
+        one send; this one's is added. Raises RecordError, also for a broken picture.
+        """
+        operator = self.step.operator
+        if operator.serving is None:
+            return Amount()
+        requests = 1  # another library's is taken to ask of each record
+        if isinstance(operator, Operator):
+            requests = operator.requests_for(record)
+        column = image_column(operator, record)
+        if not requests or column is None:
+            return self._of_pictures(record, [], is_known=False) * requests
+        image = await memo.prepare(record, column, operator.serving.image_limits)
+        pictures: Sequence[Image] = [image]
+        if self.rules is not None and isinstance(operator, Operator):
+            pictures = operator.pictures(image)  # perhaps tiles
+        # Boxes drawn in make another picture of it.
+        is_whole = len(pictures) == 1 and not isinstance(operator, BoxChecker)
+        is_known = is_whole and column in sent
+        sent.add(column)
+        sizes = [picture.sent_size for picture in pictures]
+        return self._of_pictures(record, sizes, is_known) * requests
+
+    def _of_pictures(self, record: Record, sizes: Sequence[Size], is_known: bool) -> Amount:
+        """Return what a request takes; `is_known` where the endpoint has got its beginning."""
+        rules = self.rules
+        if rules is None:  # only requests are counted then
+            return Amount(requests=1)
+        beginning = rules.text(load_prompt("system"))
+        if sizes:
+            beginning += round(fmean(map(rules.image, sizes)))  # tiles may differ in size
+        further = _DATA + rules.text(self.words) + self._phrase_tokens(record, rules)
+        cached = beginning if is_known and beginning >= rules.least_cached else 0
+        return Amount(requests=1, input=beginning + further, cached=cached, output=self.output)
 
     def _phrase_tokens(self, record: Record, rules: TokenRules) -> int:
         """Return how many tokens of a request are phrases that the user's row states."""
@@ -162,17 +140,8 @@ class _StepEstimate:
         phrases = texts_of(read_expressions(record, operator.keys.expressions))
         # A request has phrases as [{"id": 1, "text": "a dog"}, …].
         items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
-        tokens_of_all = rules.text(dump_text(items))
         requests = max(1, ceil(len(phrases) / operator.phrases_per_request))
-        return round(tokens_of_all / requests)
-
-
-def _output_of(operator: Any) -> float:
-    output = _OUTPUT.get(operator.name, _USUAL)
-    # A grounder's is of a request about all phrases of a usual record.
-    if isinstance(operator, PhraseGrounder):
-        return output * min(1, operator.phrases_per_request / USUAL_PHRASES)
-    return output
+        return round(rules.text(dump_text(items)) / requests)
 
 
 def _rules_of(serving: Serving) -> TokenRules | None:
@@ -238,7 +207,7 @@ def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will still send and cost, as JSON; `error` is of its tokens, at 95%."""
+    """Return what a run will still send and cost, as JSON."""
     _refuse_what_cannot_be_estimated(run)
     sample = _look_at_records(run)
     # All count as answers to this run's questions, even if rows or prompts have changed since.
@@ -256,7 +225,6 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "asks": run.who,
         "records": sample.record_count,
         "looked_at": sample.looked_at,
-        "error": _error(sample),
         **sum(expected, Amount()).to_json(),
         "stored": round(stored_requests),
         "probes": sum(probes),
@@ -306,68 +274,44 @@ class _Sample(NamedTuple):
 
     record_count: int  # of the whole run
     looked_at: int
-    # of each record that was looked at and can be read: what each step sends for it
-    amounts_by_record: list[list[Amount]]
-    to_send: list[Amount]  # what each step sends for all of these records
+    readable: int  # of these
+    sums: list[Amount]  # what each step sends for all of these
 
     @property
     def weight(self) -> float:
         """How many records of the run each record of the sample is taken for."""
         return self.record_count / max(1, self.looked_at)
 
-    @property
-    def rows(self) -> float:
-        """How many rows of the run can be read, by the share of the sample that can be."""
-        return len(self.amounts_by_record) * self.weight
-
 
 def _look_at_records(run: SpecRun) -> _Sample:
-    steps = [_StepEstimate(step, run) for step in run.job.steps]
     record_count, rows = _count_and_rows_to_look_at(run)
     with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
         memo = ImageMemo(images, keeps=False)  # what is found out now isn't added to the log
-        amounts_by_record = run_blocking(
-            lambda: _amounts_by_record(steps, _records(run, rows), memo)
-        )
-    to_send = []
-    for number_of_step in range(len(steps)):
-        amounts_of_step = [amounts[number_of_step] for amounts in amounts_by_record]
-        to_send.append(sum(amounts_of_step, Amount()))
-    looked_at = min(record_count, MOST)
-    return _Sample(record_count, looked_at, amounts_by_record, to_send)
+        readable, sums = run_blocking(lambda: _sums(run, _records(run, rows), memo))
+    return _Sample(record_count, min(record_count, MOST), readable, sums)
 
 
-async def _amounts_by_record(
-    steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
-) -> list[list[Amount]]:
-    amounts_by_record = []
+async def _sums(
+    run: SpecRun, records: Iterator[Record], memo: ImageMemo
+) -> tuple[int, list[Amount]]:
+    """Return how many of the records can be read, and what each step sends for all of these."""
+    steps = [_StepTokens(step, run) for step in run.job.steps]
+    sums = [Amount() for _ in steps]
+    readable = 0
     for record in records:
-        with suppress(RecordError):
-            amounts_by_record.append(await _amounts_by_step(record, steps, memo))
-    return amounts_by_record
-
-
-async def _amounts_by_step(
-    record: Record, steps: Sequence[_StepEstimate], memo: ImageMemo
-) -> list[Amount]:
-    """Return what each step sends for a record."""
-    sent_columns: set[str] = set()  # of the pictures that steps so far send
-    amounts = []
-    for estimated in steps:
-        operator = estimated.step.operator
-        amount = Amount()
-        requests = estimated.requests_for(record)
-        if requests:
-            column = image_column(operator, record)
-            was_column_sent = column in sent_columns
-            amount = await estimated.of_request(record, column, was_column_sent, memo) * requests
-            if column is not None:
-                sent_columns.add(column)
-        amounts.append(amount)
-        # A lister asks nothing. Its phrases are added here, since later steps ask for each of them.
-        if isinstance(operator, PhraseLister):
-            record = record.updated(as_json(operator.listed(record)))
-    return amounts
+        sent_columns: set[str] = set()  # of the pictures that steps so far send
+        amounts = []
+        try:
+            for step in steps:
+                amounts.append(await step.of_record(record, sent_columns, memo))
+                # It asks nothing. Later steps ask for each of its phrases.
+                if isinstance(step.step.operator, PhraseLister):
+                    record = record.updated(as_json(step.step.operator.listed(record)))
+        except RecordError:
+            continue
+        readable += 1
+        sums = [total + amount for total, amount in zip(sums, amounts, strict=True)]
+    return readable, sums
 
 
 def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
@@ -385,53 +329,29 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
 
 def _amounts_left(run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]) -> list[Amount]:
     """Return what each step has left to send, without USD."""
-    amounts_left = []
-    done_by_step = _rows_done_by_step(run, sample, stored)
-    for step, to_send, done in zip(run.job.steps, sample.to_send, done_by_step, strict=True):
-        replies = stored.get(step.label, _StoredReplies())
-        to_send_of_run = to_send * sample.weight
-        amounts_left.append(_left_of_step(to_send_of_run, replies, sample.rows, done))
-    return amounts_left
-
-
-def _rows_done_by_step(
-    run: SpecRun, sample: _Sample, stored: dict[str, _StoredReplies]
-) -> list[float]:
-    """Return how many of the run's rows each step has done, as far as stored replies tell.
-
-    With replies of step 0 about 60 rows, and of step 1 about 20, that is [60, 20]: 40 may still be
-    to come. In a stream it is [60, 60]: all 60 were in step 1, and 40 had nothing to ask there.
-    """
-    done = sample.rows  # a step before the first one that asks has done all rows
-    done_by_step = []
+    rows = sample.readable * sample.weight
+    # How many rows a step has done, as far as stored replies tell. With replies of step 0 about 60
+    # rows, and of step 1 about 20, that is 60 and 20: 40 may still be to come. In a stream it is 60
+    # and 60: all 60 were in step 1, and 40 had nothing to ask there.
+    done = rows
     has_asking_step = False  # among the steps so far
-    for step, to_send in zip(run.job.steps, sample.to_send, strict=True):
+    amounts_left = []
+    for step, to_send in zip(run.job.steps, sample.sums, strict=True):
+        replies = stored.get(step.label, _StoredReplies())
         if to_send.requests:
-            keeps_up_with_first = run.options.stream and has_asking_step
-            if not keeps_up_with_first:
-                replies = stored.get(step.label, _StoredReplies())
-                requests_per_row = to_send.requests / len(sample.amounts_by_record)
-                done = min(done, replies.first_tries / requests_per_row)
+            if not (run.options.stream and has_asking_step):
+                done = min(done, replies.first_tries * sample.readable / to_send.requests)
             has_asking_step = True
-        done_by_step.append(done)
-    return done_by_step
-
-
-def _left_of_step(by_means: Amount, stored: _StoredReplies, rows: float, done: float) -> Amount:
-    """Return what is left if `done` of `rows` were answered; all rows take `by_means`."""
-    is_measured = stored.paid.requests > 0 and done > 0
-    if not is_measured:  # no reply is stored: all rows are left
-        return by_means
-    # The other rows are taken to need what the answered ones needed, on average.
-    rows_left_per_row_done = (rows - done) / done
-    measured = stored.paid * rows_left_per_row_done
-    reports_tokens = measured.input > 0
-    if reports_tokens or not by_means.requests:
-        return measured
-    # The endpoint reports no tokens. Requests were counted, and each is taken to have as many
-    # tokens as by the means.
-    share_left = measured.requests / by_means.requests
-    return by_means * share_left
+        left = to_send * sample.weight
+        if replies.paid.requests and done:
+            # The other rows are taken to need what the answered ones needed, on average.
+            measured = replies.paid * ((rows - done) / done)
+            if measured.input or not left.requests:
+                left = measured
+            else:  # the endpoint reports no tokens: each request has as many as by the means
+                left *= measured.requests / left.requests
+        amounts_left.append(left)
+    return amounts_left
 
 
 def _with_probes_and_cost(
@@ -439,21 +359,15 @@ def _with_probes_and_cost(
 ) -> list[Amount]:
     expected = []
     for step, amount, probes_of_step in zip(run.job.steps, amounts, probes, strict=True):
-        with_probes = amount
-        if amount.requests:
-            # A probe costs about what a request of its step does.
-            probes_per_request = probes_of_step / amount.requests
-            with_probes = amount + amount * probes_per_request
-        expected.append(_with_cost(with_probes, run, step.operator.serving or run.serving))
+        if amount.requests:  # a probe costs about what a request of its step does
+            amount = amount * (1 + probes_of_step / amount.requests)
+        serving = step.operator.serving or run.serving
+        # a judge's own, if it has some
+        prices = run.judges_prices.get(serving.model, run.options.prices)
+        tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
+        cost = prices.cost(tokens, serving.service_tier) if prices else nan
+        expected.append(replace(amount, cost_usd=cost))
     return expected
-
-
-def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
-    """Return the amount with USD, by a judge's own prices, else those of the run's serving."""
-    prices = run.judges_prices.get(serving.model, run.options.prices)
-    tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
-    cost = prices.cost(tokens, serving.service_tier) if prices else nan
-    return replace(amount, cost_usd=cost)
 
 
 def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
@@ -473,58 +387,34 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     return len(places_of_run), rows_to_look_at
 
 
-def _error(sample: _Sample) -> float | None:
-    """Return half of the sum's 95% interval as a share of it; None where all were looked at."""
-    if sample.looked_at == sample.record_count:
-        return None
-    sent = []  # each record's tokens, or its requests where tokens aren't known
-    for amounts in sample.amounts_by_record:
-        total = sum(amounts, Amount())
-        sent.append(total.input or total.requests)
-    mean = fmean(sent) if sent else 0
-    if not mean:
-        return 0.0
-    # Each record is drawn once at most, so a sample of nearly all of them errs less.
-    share_not_drawn = 1 - len(sent) / sample.record_count
-    standard_error = sqrt(pvariance(sent) / len(sent) * share_not_drawn)
-    return round(1.96 * standard_error / mean, 4)
-
-
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     """Return how many probes each step sends."""
-    pictures = functools.cache(lambda: _pictures(run))  # read once, and only if a step needs them
-    checked_requests = 0.0  # of the steps so far
-    probes_so_far = 0
-    probes = []
+    checked_requests = 0.0  # a run counts those of all steps together
+    pictures: OwnPictures | None = None
+    probes: list[int] = []
     for step, amount in zip(run.job.steps, amounts, strict=True):
+        needed_so_far = 0
         check_every = _check_every(step)
-        probes_of_step = 0
         if check_every and amount.requests > 0:
             checked_requests += amount.requests
-            # A run counts the requests of all these steps together.
-            needed_so_far = _probes_needed(step, checked_requests, check_every, pictures())
-            # This step's serving may need fewer than an earlier step's.
-            probes_of_step = max(0, needed_so_far - probes_so_far)
-            probes_so_far += probes_of_step
-        probes.append(probes_of_step)
+            if pictures is None:
+                _, rows = _count_and_rows_to_look_at(run)
+                column = run.job.steps[0].image_key or IMAGE_COLUMN
+                pictures = pictures_of(_records(run, rows), column)
+            serving = step.operator.serving
+            assert serving is not None  # it is asked something
+            limits = serving.image_limits
+            probes_of_endpoint = probes_for(
+                round(checked_requests),
+                check_every,
+                sent_sizes(pictures, limits),
+                in_frames=bool(limits.frames),  # each picture is fitted into one of a few sizes
+            )
+            # Each check is put to every endpoint.
+            needed_so_far = len(serving.endpoints()) * probes_of_endpoint
+        # Another serving's pictures may have fewer sizes, which need fewer.
+        probes.append(max(0, needed_so_far - sum(probes)))
     return probes
-
-
-def _probes_needed(step: Step, requests: float, check_every: int, pictures: OwnPictures) -> int:
-    """Return how many probes a step's serving needs for that many requests."""
-    serving = step.operator.serving
-    assert serving is not None  # it is asked something
-    limits = serving.image_limits
-    has_few_sizes = bool(limits.frames)  # every picture is fitted into one of these
-    probes_of_endpoint = probes_for(
-        round(requests), check_every, sent_sizes(pictures, limits), in_frames=has_few_sizes
-    )
-    return len(serving.endpoints()) * probes_of_endpoint  # each check is put to every endpoint
-
-
-def _pictures(run: SpecRun) -> OwnPictures:
-    _, rows = _count_and_rows_to_look_at(run)  # the first step's file may not be written yet
-    return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 
 
 def _check_every(step: Step) -> int | None:

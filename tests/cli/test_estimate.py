@@ -372,7 +372,6 @@ def test_of_many_records_a_part_is_looked_at(
     workplace.settings["vlm.openai.model_name"] = "gpt-4o"
     found = told(workplace)
     assert (found["records"], found["looked_at"], found["requests"]) == (100, 50, 200)
-    assert 0.02 < found["error"] < 0.2  # half of the pictures have four tiles
     assert told(workplace, "--pilot", "20")["requests"] == 40
 
 
