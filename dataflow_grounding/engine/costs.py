@@ -6,7 +6,7 @@ published ones of the model.
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan, nan
@@ -68,13 +68,18 @@ def costs_of(folder: str) -> dict[str, Any]:
     steps = paid_by_step(folder, stated_prices(run), prices_of_judge(run))
     if not steps:
         raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
+    return {**total_of(steps).to_json(), "steps": steps}
+
+
+def total_of(steps: Sequence[Mapping[str, Any]]) -> Amount:
+    """Return the sum of what `paid_by_step` says of steps."""
     total = Amount()
     for step in steps:
         # as `Amount.to_json` wrote it
         tokens = step["tokens"]  # {"input": 1200, "cached": 0, "output": 80}
         cost = nan if step["cost_usd"] is None else step["cost_usd"]
         total += Amount(step["requests"], **tokens, cost_usd=cost)
-    return {**total.to_json(), "steps": steps}
+    return total
 
 
 def paid_by_step(

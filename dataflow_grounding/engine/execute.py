@@ -26,8 +26,6 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.exit_codes import note_exit_code
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine._manifest import Manifest
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import store_path
@@ -166,9 +164,7 @@ def summary_of_whole_file(
     summary.requests = side.requests
     summary.models = side.models
     summary.cost_usd = side.cost_usd
-    for row in read_rows(path):
-        summary.done += 1
-        summary.count_expressions(Record(row.data or {}, place=row.line))
+    summary.count_rows(path)
     summary.records = summary.done
     if earlier is not None:
         summary.add_earlier(earlier)

@@ -17,6 +17,7 @@ from dataflow_grounding.boxes.class_table import ClassTable, class_lines
 from dataflow_grounding.data.expressions import Expression, read_expressions
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, path_of
 from dataflow_grounding.data.remarks import Remarks
+from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
 from dataflow_grounding.engine.senders.other_models import ANSWERED_BY
 from dataflow_grounding.engine.unreadable import (
@@ -165,6 +166,12 @@ class Summary:
         if not self.failed and not self.failures:
             return 0
         return 1 if self.done else 4
+
+    def count_rows(self, path: str) -> None:
+        """Count the rows of a last step's file, which are done."""
+        for row in read_rows(path):
+            self.done += 1
+            self.count_expressions(Record(row.data or {}, place=row.line))
 
     def count_expressions(self, record: Record) -> None:
         """Add one finished record's expressions to the counts, the classes and the first boxes.

@@ -1,8 +1,7 @@
 """The shards of a run put together: what one machine would have left, in the input's order.
 
 `merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
-until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
-values that no run writes before anything is computed with it.
+until then nothing is changed.
 
 `run` is here what a shard's `run.json` says: among others `spec`, `summary` (its counts) and
 `shard`, what it says of its part and its files:
@@ -17,42 +16,41 @@ import re
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from types import NoneType
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.terminal import addressed, say
-from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.classes import names_stated_in
-from dataflow_grounding.data.records import read_object, whole_number
-from dataflow_grounding.data.remarks import remarks_in
+from dataflow_grounding.data.records import STATUSES, read_object, whole_number
 from dataflow_grounding.data.results_folder import CKPT, PICTURES, SHARDS, stated_in
-from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.engine.costs import paid_by_step, stated_prices
+from dataflow_grounding.data.rows import copy_file, read_rows, write_text
+from dataflow_grounding.engine.costs import paid_by_step, prices_of_judge, stated_prices, total_of
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.run_lock import locked_folder, only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.scale.shard_files import write_joined
 
 # The file of a step, from the results' folder: "step_0_image_grounder/annotations.jsonl".
 _STEP_FILE = re.compile(r"(captions|step_\d+_[^/]+)/annotations\.jsonl")
-MOST = 10**15
-"""The most of anything that a run counts: no sum of such numbers is too large for a double."""
-CLASSES = "classes"
-"""Where a summary has its table of classes."""
-
-REMARKS = ("remarks", "remarks_rare")
-"""What a summary counts of remarks, where there are any. A remark is what a model says next to its
-answer: the first are its manner, in wordings that are common, the second are rare ones.
-"""
-
-CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
-"""What a row of that table counts of a class, besides the boxes' mean side."""
+# What a summary says of rows, which is counted in them: remarks that are rare in each shard may be
+# common in all. A remark is what a model says next to its answer.
+_OF_ROWS = (
+    "images",
+    "done",
+    "failed",
+    "expressions",
+    *STATUSES,
+    "failures",
+    "classes",
+    "remarks",
+    "remarks_rare",
+)
 
 _SAME_IN_ALL = ("version", "model")  # names of a run.json that are alike in all shards
 _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
@@ -95,8 +93,14 @@ def merge(results_dir: str) -> dict[str, Any]:
         locks.enter_context(locked_folder(os.path.join(results_dir, CKPT)))
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
-        runs = [_finished_run_of(folder) for folder in folders]
-        return _merge_locked(results_dir, folders, runs)
+        try:
+            runs = [_finished_run_of(folder) for folder in folders]
+            return _merge_locked(results_dir, folders, runs)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"a run.json in {os.path.dirname(folders[0])} holds what no run leaves there"
+                f" ({error}): remove it, run its shard again, then merge"
+            ) from None
 
 
 def _merge_locked(
@@ -110,20 +114,20 @@ def _merge_locked(
     files: dict[str, list[str]] = {}
     for name in runs[0]["shard"]["files"]:
         files[within(results_dir, name)] = [within(folder, name) for folder in folders]
+    failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
     _check_belong_together(folders, runs)
     _warn_of_changed_pictures(folders, runs)
     _refuse_to_replace_newer(run_path, runs)
     refuse_foreign(os.path.join(results_dir, CKPT), [*files, failures, annotations])
+    *_, files_of_last_step = files.values()
+    rows = _counted(runs[0], files_of_last_step, failures_of_shards)
+    run = _run_of_all(results_dir, runs, rows)
+    _say_which_formats_are_not_merged(run)
 
     _gather_pictures(results_dir, folders)
-    run = _run_of_all(results_dir, runs)
-    *_, files_of_last_step = files.values()
-    run["summary"] |= _remarks_of_all(runs, files_of_last_step)
-    failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
-    written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
+    written = write_joined(files, failures, failures_of_shards, rows.done)
     if written:  # the last step's rows are the annotations
         copy_file(written[-1], annotations)
-    _say_which_formats_are_not_merged(run)
     # `addressed` puts the results' address in place of the working folder.
     write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
     return run
@@ -177,10 +181,6 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
     if run.get("state") != "finished" or not has_files:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {folder} {state}: run it again, then merge")
-    if not _has_only_known_kinds(run):
-        raise InputError(
-            f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
-        )
     _check_step_files(run["shard"]["files"], folder, path)
     return run
 
@@ -199,87 +199,8 @@ def _check_step_files(names: Any, folder: str, path: str) -> None:
         raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
 
 
-def _has_only_known_kinds(run: dict[str, Any]) -> bool:
-    """Return whether what is computed with later has the kinds that a run leaves."""
-    rows = run["shard"].get("rows_of_all")
-    if rows is not None and not _is_count(rows):
-        return False
-    box_format = run.get("box_format")
-    if box_format is not None and not isinstance(box_format, dict):
-        return False
-    image_folders = run.get("image_folders")
-    if image_folders is not None and _kind(image_folders) != "texts":
-        return False
-    for workflow in stated_in(run, "workflow"):
-        if not isinstance(workflow.get("output_format"), (str, NoneType)):
-            return False
-    return _is_summary(run["summary"])
-
-
-def _is_summary(summary: dict[str, Any]) -> bool:
-    for name in ("images", "done", "failed"):
-        if not _is_count(summary.get(name)):
-            return False
-    if not isinstance(summary.get("failures"), dict):
-        return False
-    for name, value in summary.items():
-        is_known = _is_class_table(value) if name == CLASSES else _kind(value) != ""
-        if not is_known:
-            return False
-    return True
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and _kind(value) == "number"
-
-
-def _is_class_table(rows: Any) -> bool:
-    """Return whether it is [{"class": "cup", "pictures": 3, …, "mean_side": 80.5}]."""
-    if not isinstance(rows, list):
-        return False
-    for row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get("class"), str):
-            return False
-        numbers = [row.get(name) for name in CLASS_COUNTS]
-        if row.get("mean_side") is not None:
-            numbers.append(row["mean_side"])
-        if any(_kind(number) != "number" for number in numbers):
-            return False
-    return True
-
-
-def _kind(value: Any) -> str:
-    """Return "word", "number" (up to MOST), "text", "texts", "numbers" (an object), or ""."""
-    if isinstance(value, bool) or value is None:
-        return "word"
-    if isinstance(value, (int, float)):
-        return "number" if 0 <= value <= MOST else ""
-    if isinstance(value, list):
-        return "texts" if all(isinstance(item, str) for item in value) else ""
-    if isinstance(value, dict):
-        return "numbers" if all(_kind(item) == "number" for item in value.values()) else ""
-    return "text" if isinstance(value, str) else ""
-
-
-def _check_counts_can_be_summed(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    """Raise InputError where a shard's counts are of other kinds than the first's."""
-    kinds_of_first = _kinds_in(runs[0])  # what is null or missing fits any kind
-    for address, run in zip(folders, runs, strict=True):
-        for name, kind in _kinds_in(run).items():
-            if kinds_of_first.get(name, kind) != kind:
-                raise InputError(
-                    f"the run.json of {address} holds counts of other kinds than that of"
-                    f" {folders[0]}: remove it, run the shard again, then merge"
-                )
-
-
-def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
-    return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
-
-
 def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
     """Raise InputError unless they are whole, and are all shards of one input and run."""
-    _check_counts_can_be_summed(folders, runs)
     # The shard that was started last has seen the input as it is now. Of two that were started at
     # the same moment, it is the one that has seen more rows.
     starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
@@ -422,10 +343,27 @@ def _may_differ(key: str) -> bool:
     return not _MAY_DIFFER.isdisjoint(names)
 
 
-def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what run.json says of all shards: the first one's facts, and the sums of all."""
+def _counted(
+    first: dict[str, Any], files_of_last_step: list[str], failures_of_shards: list[str]
+) -> Summary:
+    """Count the shards' rows, as one run would have; `first` is the first one's run.json."""
+    rows = Summary()
+    rows.shown.classes.order = list(names_stated_in(first))
+    for file in files_of_last_step:
+        if os.path.exists(file):  # no row may have got as far
+            rows.count_rows(file)
+    for file in failures_of_shards:
+        for row in read_rows(file):
+            if row.data is not None:
+                rows.failures[str(row.data.get("kind"))] += 1
+    return rows
+
+
+def _run_of_all(results_dir: str, runs: list[dict[str, Any]], rows: Summary) -> dict[str, Any]:
+    """Return what run.json says of all shards: the first one's facts, and the counts of all."""
     first = runs[0]
     endpoints = dict.fromkeys(str(run.get("endpoint")) for run in runs)  # each once
+    steps = paid_by_step(results_dir, stated_prices(first), prices_of_judge(first))
     unsplit = dict(first)
     del unsplit["shard"]
     return {
@@ -433,16 +371,16 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "started": min(str(run.get("started")) for run in runs),
         "endpoint": " + ".join(endpoints),
         "image_folders": _image_folders_of_all(results_dir, runs),
-        "summary": _summary_of_all(results_dir, runs),
+        "summary": _summary_of_all(results_dir, runs, rows, steps),
         "shards": len(runs),
-        "steps": paid_by_step(results_dir, stated_prices(first)),
+        "steps": steps,
         "spec": {**first["spec"], "results_dir": results_dir},
     }
 
 
 def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[Any]:
     """Return the first run's, with the results' folder in place of its shard's."""
-    # `_gather_pictures` has put the shard's pictures there
+    # `_gather_pictures` puts the shard's pictures there
     shard_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
     image_folders: list[Any] = []
     for folder in runs[0].get("image_folders") or []:
@@ -451,59 +389,37 @@ def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[
     return image_folders
 
 
-def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the sums of the shards' counts, without the remarks."""
-    first = runs[0]
-    summary: dict[str, Any] = {}
-    for name in first["summary"]:
-        if name != CLASSES and name not in REMARKS:
-            summary[name] = _sum([run["summary"].get(name) for run in runs])
-    tables = [run["summary"].get(CLASSES) or [] for run in runs]
-    classes = _classes_of_all(tables, list(names_stated_in(first)))
-    if classes:
-        summary[CLASSES] = classes
-    summary["annotations"] = os.path.join(results_dir, "annotations.jsonl")
-    summary["failures_file"] = os.path.join(results_dir, "failures.jsonl")
-    return summary
-
-
-def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[str, Any]:
-    """Count remarks in the rows: ones that are rare in each shard may be common in all."""
-    summaries = [run["summary"] for run in runs]
-    has_remarks = any(name in summary for summary in summaries for name in REMARKS)
-    if not has_remarks:
-        return {}
-    said = remarks_in(file for file in last_files if os.path.exists(file))
-    remarks, remarks_rare = REMARKS
-    return {remarks: said.common(), remarks_rare: said.rare}
-
-
-def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
-    """Return one table of the shards' ones; `listed` classes keep their order."""
-    row_by_class: dict[str, dict[str, Any]] = {}
-    sum_of_sides: dict[str, float] = {}  # by class, of its boxes, in pixels
-    for part in chain.from_iterable(tables):  # a picture counts in each shard that has rows of it
-        name = part["class"]
-        row = row_by_class.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
-        for count in CLASS_COUNTS:
-            row[count] += part[count]
-        sides_of_part = (part.get("mean_side") or 0) * part["boxes"]  # back from mean to sum
-        sum_of_sides[name] = sum_of_sides.get(name, 0) + sides_of_part
-    for name, row in row_by_class.items():
-        boxes = row["boxes"]
-        row["mean_side"] = round(sum_of_sides[name] / boxes, 1) if boxes else None
-    most_boxes_first = sorted(row_by_class, key=lambda name: (-row_by_class[name]["boxes"], name))
-    return [row_by_class[name] for name in in_order(most_boxes_first, listed)]
+def _summary_of_all(
+    results_dir: str, runs: list[dict[str, Any]], rows: Summary, steps: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the counts of all shards: of rows and stored replies, else the sums of theirs."""
+    summary: dict[str, Any] = _sum([run["summary"] for run in runs])
+    rows.records = summary["images"]
+    rows.failed = rows.records - rows.done
+    counted = rows.to_json()
+    for name in _OF_ROWS:
+        summary.pop(name, None)
+    if steps:
+        total = total_of(steps).to_json()  # requests, tokens, cost_usd
+        summary |= total
+        summary["probes"] = sum(step["checks"]["requests"] for step in steps)
+        summary["kept_replies"] = sum(step["kept"]["requests"] for step in steps)
+    return {
+        **{name: counted[name] for name in _OF_ROWS if name in counted},
+        **summary,
+        "annotations": os.path.join(results_dir, "annotations.jsonl"),
+        "failures_file": os.path.join(results_dir, "failures.jsonl"),
+    }
 
 
 def _sum(values: list[Any]) -> Any:
-    """Return one value for those that the shards' summaries have under a name, all of one kind."""
-    if None in values:
-        return None  # such as a cost without prices
+    """Return one value for those that shards have under a name; TypeError for several kinds."""
     first = values[0]
-    if isinstance(first, dict):  # numbers by name
+    if None in values:  # such as a cost without prices
+        return None
+    if isinstance(first, dict):  # counts by name
         names = dict.fromkeys(chain.from_iterable(values))
-        return {name: sum(value.get(name, 0) for value in values) for name in names}
+        return {name: _sum([value[name] for value in values if name in value]) for name in names}
     if isinstance(first, list):  # texts, which are kept once each
         return list(dict.fromkeys(chain.from_iterable(values)))
     if isinstance(first, (bool, str)):

