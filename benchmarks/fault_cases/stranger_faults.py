@@ -1,12 +1,11 @@
-"""Strangers between a run and its endpoint, or in the folder that it runs in: none of them gets a
-key or a picture. `tests/serving/test_who_gets_the_key.py` and `tests/spec` show more.
+"""Strangers between a run and its endpoint: none of them gets a key or a picture.
+`tests/serving/test_who_gets_the_key.py` shows more.
 """
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from dataflow_grounding.testing import Fault, on
 from tests.support.fault_cases.fault_case import (
@@ -17,7 +16,6 @@ from tests.support.fault_cases.fault_case import (
     lost_rows,
     undisturbed,
 )
-from tests.support.forking import Forked
 from tests.support.servings import KINDS, secrets_in
 from tests.support.wires import RecordingProxy, TlsFront, certificate
 from tests.support.workplace import Done, Workplace, ended
@@ -94,68 +92,6 @@ def _over_tls(place: Workplace, front: TlsFront, trusted: Path) -> Done:
 OTHER_HOST = functools.partial(untrusted, "models.example", "models.example")
 
 
-OWN = "sk-users-own-key-5566778899aabb"
-
-
-DOTENV = "It gets no other source's key. The run sends nothing and stops with exit 2."
-
-
-ENVIRONMENT = "It is ignored: `.env` sets only keys and endpoints."
-
-
-REFERENCES = "The spec is refused before it is expanded, with exit 2."
-
-
-def strangers_address(place: Workplace, full: bool) -> Outcome:
-    """A .env in the spec's folder that names an address and no key; then one with both."""
-    place.many(COUNT)
-    place.settings = {"vlm.backend": "auto", "vlm.check_every": None}
-    with Witness() as witness:
-        address = (
-            f"DF_BASE_URL={witness.server.base_url}\nDF_MODEL=loopback\nDF_BOX_FORMAT=xyxy_px\n"
-        )
-        (place.folder / ".env").write_text(address)
-        done = ended(place.start(env={"DF_API_KEY": OWN}))
-        calm(done)
-        assert (done.code, witness.server.bytes_received) == (2, 0), done
-        (place.folder / ".env").write_text(f"{address}DF_API_KEY=of-the-file-4711\n")
-        again = ended(place.start())
-        assert again.code == 0, again
-        assert place.files() == undisturbed(COUNT)
-        return Outcome(witness.sent, witness.twice, lost_rows(place, COUNT))
-
-
-def strangers_proxy(place: Workplace, full: bool) -> Outcome:
-    """A .env in the spec's folder that names a proxy and a CA file."""
-    place.many(COUNT)
-    with Witness() as witness, Witness() as thief:
-        names: dict[str, Any] = dict.fromkeys(
-            ("http_proxy", "HTTP_PROXY", "all_proxy"), thief.server.address
-        )
-        names["SSL_CERT_FILE"] = "/evil.pem"
-        (place.folder / ".env").write_text(
-            "".join(f"{name}={value}\n" for name, value in names.items())
-        )
-        done = ended(place.start(**{"vlm.openai.base_url": witness.server.base_url}))
-        calm(done)
-        assert (done.code, thief.server.bytes_received) == (0, 0), done
-        assert ".env does not set http_proxy, HTTP_PROXY" in done.err
-        assert place.files() == undisturbed(COUNT)
-        return Outcome(witness.sent, witness.twice, lost_rows(place, COUNT))
-
-
-def endless_references(place: Workplace, full: bool) -> Outcome:
-    levels = "".join(f"  k{level}: {f'${{x.k{level + 1}}}' * 10}\n" for level in range(12))
-    spec = place.folder / "bomb.yaml"
-    spec.write_text(
-        f"results_dir: out\nautolabel_type: image_grounding\nx:\n{levels}  k12: yyyyyyyyyy\n"
-    )
-    done = ended(Forked(["generate", "-e", str(spec)]))
-    calm(done)
-    assert done.code == 2, done
-    return Outcome()
-
-
 STRANGERS: list[Case] = [
     *(Case(f"a proxy: {kind}", PROXY, functools.partial(proxied, kind)) for kind in KINDS),
     *(Case(f"redirected: {kind}", REDIRECT, functools.partial(redirected, kind)) for kind in KINDS),
@@ -165,7 +101,4 @@ STRANGERS: list[Case] = [
         functools.partial(untrusted, "127.0.0.1", "models.example"),
     ),
     Case("a certificate: of another host", UNTRUSTED, OTHER_HOST),
-    Case("a stranger's .env: an address", DOTENV, strangers_address),
-    Case("a stranger's .env: a proxy, a CA file", ENVIRONMENT, strangers_proxy),
-    Case("a spec whose references expand to gigabytes", REFERENCES, endless_references),
 ]

@@ -47,8 +47,8 @@ _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>()
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
-"""Secrets as JSON, Python and addresses write them, the longest first: under `word` those that may
-be words of a caption, under `odd` all others.
+"""Secrets as they are, and as JSON and addresses write them, the longest first: under `word` those
+that may be words of a caption, under `odd` all others.
 """
 _learning = threading.Lock()  # held while `_forms` is changed
 
@@ -67,10 +67,8 @@ def _learn_forms(secret: str) -> None:
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
     in_json = json.dumps(secret)[1:-1]  # without the quotes around it
-    in_json_with_slashes_escaped = in_json.replace("/", "\\/")
-    in_python = repr(secret)[1:-1]
     in_address = quote(secret, safe="")
-    forms = {secret, in_json, in_json_with_slashes_escaped, in_python, in_address}
+    forms = {secret, in_json, in_address}
     with _learning:  # without the lock, what another thread learns meanwhile would be lost
         forms_before = _forms.get(shape, ())
         _forms[shape] = tuple(sorted({*forms_before, *forms}, key=len, reverse=True))
@@ -192,17 +190,8 @@ def is_no_word(value: str) -> bool:
 
 def _without_known(shape: str, text: str) -> str:
     """Replace the known secrets of a shape, `odd` or `word`."""
-    forms = _forms.get(shape, ())
-    for form in forms:
+    for form in _forms.get(shape, ()):
         text = text.replace(form, BLOT)
-    # A page of HTML may write some characters of a secret as `&amp;` or `&#47;`. If a secret shows
-    # once these are unescaped, the unescaped text is returned, without it.
-    if "&" in text and ";" in text:
-        from html import unescape  # few texts are of pages
-
-        plain = unescape(text)
-        if any(form in plain for form in forms):
-            return _without_known(shape, plain)
     return text
 
 

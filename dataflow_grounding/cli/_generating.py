@@ -15,7 +15,6 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
 from dataflow_grounding.jobs.executing import execute_spec
-from dataflow_grounding.jobs.missing_pictures import advice_on_folder, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 
@@ -152,10 +151,6 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     # `failed` counts records. `failures` also has checks that failed on a record that was written.
     if summary.failed or summary.failures:
         lines.append(_advice_on_failures(summary))
-    if summary.failures["image_missing"]:
-        advice = advice_on_folder(run.job, missing_names(run.job))
-        if advice:
-            lines.append(f"next: {advice}")
     costs_nothing = run.serving.free  # it runs on this machine
     if summary.done and not costs_nothing:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")

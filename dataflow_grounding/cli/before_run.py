@@ -46,8 +46,6 @@ def _say_findings(findings: Findings) -> None:
         say(remark, err=False)
     for problem in grouped(findings.problems):
         say(f"Problem: {problem}")
-    for line in findings.advice:
-        say(f"Advice: {line}")
     records = counted(findings.records, "record")
     problems = counted(len(findings.problems), "problem")
     say(f"{records} checked, {problems}. Nothing was sent.", err=False)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding._util.errors import (
     GroundingError,
-    ImageMissing,
     InputError,
     RecordError,
     errors_as,
@@ -34,7 +33,6 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image, name_at_source, open_image
 from dataflow_grounding.jobs.answerable import unanswerable
-from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice_on_folder
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.operators import Operator
@@ -54,7 +52,6 @@ class Findings:
     remarks: list[str] = field(default_factory=list)  # what is good to know
     records: int = 0  # that were checked
     asks: str = ""  # model and address of what would be asked, in words
-    advice: list[str] = field(default_factory=list)  # what to add to the command
 
     @contextmanager
     def taking(self) -> Iterator[None]:
@@ -219,8 +216,6 @@ class _RowCheck:
         self.found_in_folder: Counter[str] = Counter()
         self.repeated: list[str] = []  # "line 7 that of line 2": it has the same question
         self.shared_stems = SharedStems()  # images whose names differ in their endings alone
-        self.missing_count = 0  # how many images aren't found
-        self.missing: list[str] = []  # what rows call the first of them
         self.stretched: list[str] = []  # what rows call images that are sent stretched
         self._step = step
         self._reads = step.operator.reads()
@@ -257,13 +252,7 @@ class _RowCheck:
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key
         self.shared_stems.add(str(record.get(image_key) or ""))
-        try:
-            path = find_image(record, image_key).path
-        except ImageMissing:
-            self.missing_count += 1
-            if len(self.missing) < MOST_NAMES:
-                self.missing.append(str(record[image_key]))
-            raise
+        path = find_image(record, image_key).path
         self.found_in_folder[_folder_of(record, image_key, path)] += 1
         with name_at_source(record):
             image = open_image(record, image_key)
@@ -332,13 +321,7 @@ def _begins_with_place(problem: str, where: str) -> bool:
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
-    """Add remarks, and advice on the pictures' folder, once all rows are checked."""
-    found_count = check.found_in_folder.total()
-    most_are_missing = check.missing_count > found_count
-    if most_are_missing:  # likely the folder is wrong, not the single names
-        advice = advice_on_folder(run.job, check.missing)
-        if advice:
-            findings.advice.append(advice)
+    """Add remarks once all rows are checked."""
     findings.remarks += _remarks_on_unread_words(run)
     findings.remarks += run.job.input.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding._util.environment import refuse_key_from_another_place
 from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
@@ -126,8 +125,6 @@ class GeminiServing(Serving):
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
         learn_proxies()
-        # a `.env` file may name a stranger's address: the user's own key doesn't go there
-        refuse_key_from_another_place(self._url, self._api_key, headers={})
         self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:

@@ -16,7 +16,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.environment import refuse_key_from_another_place
 from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
@@ -182,8 +181,6 @@ class OpenAIServing(Serving):
         self.extra_headers = {str(name): str(value) for name, value in headers.items()}
         _check_extras(self.extra_headers, self.extra_body, service_tier)
         self._hide_secrets(client)
-        # a `.env` file may name a stranger's address: the user's own key doesn't go there
-        refuse_key_from_another_place(self._url, self._api_key, self.extra_headers)
         self._client = client
         self._loop_of_client = LoopInThread()  # it begins at its first use: see `_open_client`
         self._transport = PerLoop[Transport](self._open)

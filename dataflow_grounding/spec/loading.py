@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
+from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_path
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
@@ -272,9 +272,7 @@ def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
     if variable:
         name = variable[1]
         key = str(getattr(error, "full_key", "") or "")
-        ways = f"export {name}=..., "
-        if may_be_in_env_file(name):
-            ways += "write it into a .env file, "
+        ways = f"export {name}=..., write it into a .env file, "
         ways += f"or write ${{oc.env:{name},''}} where it may be missing"
         place = parts.place(END_OF_PART.split(key))
         return SpecError(

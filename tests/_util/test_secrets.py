@@ -5,15 +5,14 @@ and no data is taken for one.
 from __future__ import annotations
 
 import hashlib
-import html
+import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape as xml_escape
+from urllib.parse import quote
 
 import pytest
 
@@ -359,21 +358,14 @@ def test_a_proxys_password_is_in_no_message(
 # --- Python
 
 
-def by_number(text: str) -> str:
-    """As templates of Go, mustache and others write signs."""
-    return text.replace("&", "&#38;").replace("<", "&#x3C;").replace("'", "&#039;")
-
-
-@pytest.mark.parametrize(
-    "escape", [str, html.escape, partial(html.escape, quote=False), xml_escape, by_number]
-)
-def test_a_text_or_page_that_repeats_a_key_shows_none(
-    secret: str, escape: Callable[[str], str]
+@pytest.mark.parametrize("written", [str, lambda key: json.dumps(key)[1:-1], quote])
+def test_a_message_that_repeats_a_key_shows_none(
+    secret: str, written: Callable[[str], str]
 ) -> None:
-    key = f"{secret}&<'\">{secret[::-1]}"
+    key = f"{secret}&<'\">é{secret[::-1]}"
     OpenAIServing("http://127.0.0.1:9/v1", "m", api_key=key)
-    error = ServerFault(f"<h1>no access with {escape(key)}</h1>")
-    assert str(error) == "<h1>no access with ***</h1>"
+    error = ServerFault(f"no access with {written(key)}")
+    assert str(error) == "no access with ***"
     assert secret not in repr(error)
 
 

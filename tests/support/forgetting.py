@@ -9,19 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from dataflow_grounding._util import environment, secrets
+from dataflow_grounding._util import secrets
 
 
 @contextmanager
 def forgetting(folder: Path | str | None = None) -> Iterator[None]:
-    """Within the block, commands are run in `folder` and know nothing of earlier `.env` files and
-    keys; after it, the environment is as it was.
+    """Within the block, commands are run in `folder` and know nothing of earlier keys; after
+    it, the environment is as it was.
     """
     with pytest.MonkeyPatch.context() as patch:
         if folder:
             patch.chdir(folder)
         patch.setattr(os, "environ", os.environ.copy())
-        patch.setattr(environment, "_set_by", {})
-        patch.setattr(environment, "_told", set())
         patch.setattr(secrets, "_forms", {})
         yield
