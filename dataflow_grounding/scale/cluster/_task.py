@@ -3,16 +3,13 @@
 It raises nothing. What goes wrong is returned to the driver, which raises it there.
 """
 
-import json
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.environment import read_env_files
@@ -27,24 +24,18 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import read_object, write_bytes
 from dataflow_grounding.data.results_folder import CKPT
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
-from dataflow_grounding.engine.options import RunOptions, budget_of
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import YOUNG_SECONDS
 from dataflow_grounding.engine.shard import Shard, divide_max_workers, lines_path
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import in_background
 from dataflow_grounding.scale.cluster._shipping import unshipped
 
 # for so long a shard's folder may still be held by a worker that was lost
 TAKEN_SECONDS = YOUNG_SECONDS + 10
-TELL_SECONDS = 1.0  # between two times that a task writes how far it is
-NOTHING = Now(0, 0, 0, 0, 0, 0, 0, None)
 
 
 class Work(NamedTuple):
@@ -65,13 +56,6 @@ class Home(NamedTuple):
     modules: list[str]  # folders of the user's modules
 
 
-class Grant(NamedTuple):
-    """The requests and USD that a task may use; None is without limit."""
-
-    requests: int | None = None
-    usd: float | None = None
-
-
 class WorkError(NamedTuple):
     """An error that the driver raises."""
 
@@ -87,20 +71,7 @@ class ShardOutcome(NamedTuple):
     """What became of a shard."""
 
     summary: Summary
-    now: Now
-    sent: int  # requests, of the task's Grant
-    usd: float  # of its Grant, too
     wrong: WorkError | None  # what kept the shard from being finished
-
-
-def progress_path(folder: str) -> str:
-    return os.path.join(folder, CKPT, "progress.json")
-
-
-def read_progress(folder: str) -> Now:
-    """Return how far the task of a shard's folder is, as far as its file can be read."""
-    told = read_object(progress_path(folder))  # {} where there is no such file
-    return Now(**told) if told.keys() == NOTHING._asdict().keys() else NOTHING
 
 
 def what_is_wrong(work: bytes, home: Home) -> WorkError | None:
@@ -112,11 +83,11 @@ def what_is_wrong(work: bytes, home: Home) -> WorkError | None:
     return None
 
 
-def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome:
-    """Take a shard's rows through the steps, with a lane's part of all requests in flight."""
+def work_on(work: bytes, home: Home, shard: Shard) -> ShardOutcome:
+    """Take a shard's rows through the steps, with its part of the limits."""
     task = _Task(shard)
     try:
-        task.execute(_taken_up(work, home), lane, grant)
+        task.execute(_taken_up(work, home))
     except KeyboardInterrupt:  # before or after the run; within it, the run ends by itself
         task.wrong = WorkError(Interrupted, "interrupted")
     except Exception as error:
@@ -153,10 +124,9 @@ class _Task:
         self._shard = shard
         self._run: Run | None = None
         self._summary = Summary()
-        self._budget: Budget | None = None
         self.wrong: WorkError | None = None
 
-    def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
+    def execute(self, work: Work) -> None:
         """Take the rows through the steps; raises what the run does."""
         part_of_results = self._shard.folder("")  # "shards/block-2-8"
         folder = bucket.local(work.results, part_of_results)
@@ -165,19 +135,19 @@ class _Task:
         shard = self._shard._replace(rows=rows)
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
-        divide_max_workers(servings, lane)
+        divide_max_workers(servings, shard)
+        most_requests = work.options.max_requests
+        most_usd = work.options.budget_usd
         options = replace(
             work.options,
             pilot=None,  # the driver has chosen its rows
             stream=True,  # where steps don't stream, the driver makes a run of each
             shard=shard,
             progress=False,
-            max_requests=grant.requests,
-            budget_usd=grant.usd,
+            max_requests=None if most_requests is None else shard.part_of(most_requests),
+            budget_usd=None if most_usd is None else most_usd / shard.of,
         )
-        self._budget = budget_of(options)
-        with in_background(partial(self._write_progress, folder)):
-            self._execute_once_free(steps, options, work.name)
+        self._execute_once_free(steps, options, work.name)
         # for the driver, whose own servings have sent nothing
         self._summary.handover.takes = _accepted_by_any(servings)
         is_copy = folder != self._shard.folder(work.results)
@@ -189,7 +159,7 @@ class _Task:
         until = time.monotonic() + TAKEN_SECONDS
         while True:
             try:
-                self._summary = execute(steps, options, name, self._budget, run=self._make_run)
+                self._summary = execute(steps, options, name, run=self._make_run)
                 return
             except FolderTaken:
                 if time.monotonic() > until:
@@ -200,33 +170,15 @@ class _Task:
         self._run = Run(*arguments)
         return self._run
 
-    def _write_progress(self, folder: str, over: threading.Event) -> None:
-        """Write every TELL_SECONDS how far the run is, until it is `over`."""
-        while not over.wait(TELL_SECONDS):
-            with suppress(OSError):  # the next time may get through
-                if self._run is not None and self._run.begun:
-                    now = self._run.now(0)  # without the total, which the driver knows
-                    write_bytes(progress_path(folder), json.dumps(now._asdict()).encode())
-
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
         run = self._run
         # Where the run was stopped, `execute` returned no summary, but the run has the counts.
         summary = self._summary if run is None else run.summary
-        if run is not None and run.begun:
-            now = run.now(0)
-        else:  # no row was begun: an earlier run may have finished all of them
-            now = NOTHING._replace(
-                finished=self._summary.records,
-                replayed=self._summary.records,
-                failed=self._summary.failed,
-            )
         wrong = self.wrong
         if wrong is not None and run is not None and run.stopped is not None:
             wrong = _as_work_error(run.stopped)  # it says more than what failed afterwards
-        sent = self._budget.sent if self._budget else 0
-        usd = self._budget.spent if self._budget else 0.0
-        return ShardOutcome(summary, now, sent, usd, wrong)
+        return ShardOutcome(summary, wrong)
 
 
 def _accepted_by_any(servings: Sequence[Any]) -> str:
