@@ -24,7 +24,7 @@ from tests.support.workplace import Workplace, ended, interpreter
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
 import dataflow_grounding.scale.cluster.ray_run as ray_run
-ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
+ray_run.LEAVE_SECONDS = 3.0
 """
 FULL = """
 import os, sys

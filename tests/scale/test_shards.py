@@ -598,7 +598,6 @@ HALF = "\ud800"  # half of a surrogate pair, which UTF-8 can't hold and JSON can
 
 OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
     (("box_format",), "xyxy_px"),
-    (("image_folders",), 7),
     (("shard", "rows_of_all"), "6"),
     (("summary", "images"), None),
     (("summary", "done"), "2"),
