@@ -362,7 +362,7 @@ def test_a_proxys_password_is_in_no_message(
 def test_a_message_that_repeats_a_key_shows_none(
     secret: str, written: Callable[[str], str]
 ) -> None:
-    key = f"{secret}&<'\">é{secret[::-1]}"
+    key = f"{secret}&<'\">{secret[::-1]}"
     OpenAIServing("http://127.0.0.1:9/v1", "m", api_key=key)
     error = ServerFault(f"no access with {written(key)}")
     assert str(error) == "no access with ***"

@@ -307,15 +307,12 @@ def test_a_spec_may_come_through_a_pipe(tmp_path: Path) -> None:
     os.close(reader)
 
 
-@pytest.mark.parametrize(
-    "content", [b"B=2\n\xff\xfeA=1", b'\nA="\0"\n'], ids=["no UTF-8", "a zero byte"]
-)
-def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / ".env").write_bytes(content)
+def test_a_dotenv_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"B=2\n\xff\xfeA=1")
     with forgetting(tmp_path):
         done = command(["default_specs", f"results_dir={tmp_path}"])
     assert (done.code, done.err.count("\n")) == (2, 1), done
-    assert "can't read ./.env: " in done.err
+    assert "can't read ./.env: it is not a text in UTF-8" in done.err
 
 
 def test_a_bad_line_of_a_dotenv_file_is_passed_over_and_not_shown(
