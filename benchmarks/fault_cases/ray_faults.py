@@ -89,10 +89,8 @@ def struck(running: subprocess.Popen[str], what: str, how: signal.Signals) -> It
                 os.kill(pid, signal.SIGKILL)
 
 
-def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bool], Outcome]:
-    """One process is killed or frozen; the run says so and stops with 130, or, with nothing to say,
-    finishes.
-    """
+def losing(what: str, how: signal.Signals) -> Callable[[Workplace, bool], Outcome]:
+    """One process is killed or frozen, and the run finishes."""
 
     def play(place: Workplace, full: bool) -> Outcome:
         count = 300 if full else 100
@@ -103,14 +101,13 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
             with struck(running, what, how):
                 done = ended(running)  # Ray takes a minute to notice; a busy machine several
             calm(done)
-            assert done.code == (130 if said else 0), done
-            assert said in done.err, done
+            assert done.code == 0, done
             lines = [
                 line
                 for line in done.err.splitlines()
                 if not line.startswith("No worker has begun yet")
             ]
-            assert len(lines) == bool(said), done
+            assert not lines, done
             return goes_on(place, witness, count, 2 * IN_FLIGHT, workers)
 
     return play
@@ -183,9 +180,12 @@ GOES_ON = "The run goes on."
 RESUMES = (
     "Without workers the run goes on. Without the driver it stops, and the same command resumes it."
 )
+WITHOUT_HEAD = (
+    "What tasks do goes on for a minute. Then Ray ends them, and the same command resumes the run."
+)
 ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", RESUMES, killed, "ray"),
-    Case("Ray: the head is lost", STOPS, losing("/gcs_server", signal.SIGKILL, "is gone"), "ray"),
-    Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP, ""), "ray"),
+    Case("Ray: the head is lost", WITHOUT_HEAD, losing("/gcs_server", signal.SIGKILL), "ray"),
+    Case("Ray: the head doesn't answer", GOES_ON, losing("/gcs_server", signal.SIGSTOP), "ray"),
     Case("Ray: the object store is full", GOES_ON, store_full, "ray"),
 ]

@@ -170,7 +170,6 @@ FAULTS: dict[str, dict[str, Any]] = {
     "none": {},
     "503s": {"refuse_every": 4},
     "torn uploads": {"tear": "jsonl|lock|run.json"},
-    "late listings": {"lists_late": 3.0},
 }
 
 
@@ -190,7 +189,7 @@ def test_a_killed_run_goes_on_through_faults(
     assert "secret" not in done.err + done.out
     again = run.run()
     assert (again.code, again.summary["already_complete"]) == (0, True), again
-    faults = sum(run.store.counts[name] for name in ("refused", "torn", "hidden"))
+    faults = sum(run.store.counts[name] for name in ("refused", "torn"))
     run.store.heal()
     assert bool(faults) == (fault != "none")
     assert run.left() == alone
@@ -213,17 +212,14 @@ def test_the_estimate_of_a_new_machine_knows_what_is_stored_there(
 def test_a_lost_machine_loses_what_it_had_not_rolled(
     run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes]
 ) -> None:
-    """The listings that the next one sees are late."""
     running = run.start()
     meanwhile(slow, 45, lambda: (wait_until(lambda: run.stored() > 20), running.kill()))
     assert ended(running).code == -9
     stored, paid = run.stored(), slow.count()
     shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
-    run.store.lists_late = 5.0
     done = run.run()
     assert done.code == 0, done
     assert slow.count() <= paid + 2 * ROWS - stored
-    run.store.heal()
     assert run.left() == alone
 
 

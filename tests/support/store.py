@@ -64,7 +64,6 @@ class FaultyStore:
         self.counts = Counter[str]()
         self.refuse_every = 0  # one in this many requests gets a 503, though never twice in a row
         self.tear = ""  # uploads to keys that match are cut in the middle, each once
-        self.lists_late = 0.0  # seconds for which a listing lacks what was written
         self.down = False  # connections are closed without an answer
         # all is answered with this status, code and message
         self.denies: tuple[int, str, str] | None = None
@@ -77,7 +76,6 @@ class FaultyStore:
         self.asked = Counter[tuple[str, str]]()  # by method and key
         self._refused: set[tuple[str, str]] = set()  # commands and paths that got a 503 last
         self._lost: set[str] = set()
-        self._written: dict[str, float] = {}
         self._torn: set[str] = set()
 
     def count(self, method: str, ending: str = "") -> int:
@@ -185,14 +183,11 @@ class FaultyStore:
             return
         status, headers, answer = self._forwarded(request, body)
         if request.command == "PUT" and status == 200:
-            self._written.setdefault(key, time.monotonic())
             if self.loses and key not in self._lost:
                 self._lost.add(key)
                 self.counts["answers lost"] += 1
                 request.close_connection = True
                 return
-        if self.lists_late and "list-type" in request.path:
-            answer = self._without_new(answer)
         self._answer(request, status, headers, NO_LIST if fault == "empty" else answer, fault)
 
     def _forwarded(self, request: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -221,17 +216,6 @@ class FaultyStore:
     def _send_half(self, request: Any, length: int) -> None:
         """A connection is cut in the middle of the body: the store makes nothing of it."""
         request.rfile.read(length // 2)
-
-    def _without_new(self, answer: bytes) -> bytes:
-        text = answer.decode()
-        for key, since in self._written.items():
-            if time.monotonic() - since < self.lists_late:
-                name = re.escape(key.partition(f"/{BUCKET}/")[2])
-                text, count = re.subn(
-                    rf"<Contents><Key>{name}</Key>.*?</Contents>", "", text, flags=re.DOTALL
-                )
-                self.counts["hidden"] += count
-        return text.encode()
 
     def _answer(
         self,

@@ -163,7 +163,7 @@ class RayRun(Run):
         except self._ray.exceptions.RayError as lost:
             lines = str(lost).strip().splitlines() or [""]  # the last says what happened
             raise RunStopped(
-                f"Ray lost a worker: {lines[-1].strip()}. The same command goes on"
+                f"Ray lost a worker: {lines[-1].strip(' .')}. The same command goes on"
             ) from None
         finally:
             self._at_work.discard(reference)
