@@ -175,7 +175,6 @@ def generated_with_a_full_store(place: Workplace) -> Outcome:
         return goes_on(place, witness, 60)
 
 
-STOPS = "The run stops with exit 130, and the same command resumes it."
 GOES_ON = "The run goes on."
 RESUMES = (
     "Without workers the run goes on. Without the driver it stops, and the same command resumes it."

@@ -1,7 +1,4 @@
-"""One run at a time in a folder: `flock`, or a file that is touched where no system call locks.
-
-To touch a file is to set its time to now. A file that was touched lately shows that a run is alive.
-"""
+"""One run at a time in a folder: `flock`, or a claim in it where no system call locks."""
 
 import errno
 import os
@@ -19,10 +16,8 @@ from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import in_background
 
-YOUNG_SECONDS = 60.0
-"""For how long after it was touched a lock file keeps others out."""
-TOUCH_SECONDS = 5.0  # between two touches
-LOOK_SECONDS = 1.0  # after which a run looks whether another one has written the lock file, too
+LOOK_SECONDS = 0.5  # between two looks of a run whether its claim is there
+CLAIM_SECONDS = 3.0  # so long a run that begins waits for another one to put its claim back
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # `flock` failed as another holds the lock
 _handles: set[int] = set()  # open files of this process that are locked
 _lost: set[str] = set()  # checkpoint folders of this process that another run has taken over
@@ -48,9 +43,8 @@ def only_run(folder: str) -> Iterator[None]:
                 raise FolderTaken(
                     f"another run is working in {results}: wait for it to end"
                 ) from None
-            # Any other error: this file system, such as NFS or FUSE, keeps no locks. Then a file
-            # that is touched takes the lock's place.
-            held.enter_context(_touched(os.path.join(folder, "lock.touched"), lock, folder))
+            # Any other error: this file system, such as NFS or FUSE, keeps no locks.
+            held.enter_context(_claimed(os.path.join(folder, "claim"), folder))
         _lost.discard(folder)  # an earlier run of this process may have lost it
         yield
 
@@ -96,44 +90,35 @@ def check_held(folder: str) -> None:
 
 
 @contextmanager
-def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
-    """Hold a lock by a file that has a mark of this run, and is touched while the block runs."""
-    mark = token_hex(8).encode()
+def _claimed(path: str, folder: str) -> Iterator[None]:
+    """Hold a lock by a claim in a file: who holds it puts that back in place of one that begins."""
+    begins, holds = (f"{token_hex(8)} {what}".encode() for what in ("begins", "holds"))
     with errors_as(InputError, f"can't write {path}", again=True):
-        _refuse_if_young(path, clock_file)
-        write_bytes(path, mark, alone=False)
-        # Other runs may have found no young file, either. The last of them to write wins.
-        time.sleep(LOOK_SECONDS)
-        if Path(path).read_bytes() != mark:
-            raise FolderTaken(f"another run began just now ({path}): wait for it to end")
+        write_bytes(path, begins, alone=False)
+        time.sleep(CLAIM_SECONDS)
+        if Path(path).read_bytes() != begins:
+            raise FolderTaken(
+                f"another run is working in {os.path.dirname(folder) or '.'}: wait for it to end"
+            )
+        write_bytes(path, holds, alone=False)
     try:
-        with in_background(partial(_touch, path, mark, folder), wait=TOUCH_SECONDS):
+        with in_background(partial(_keep, path, holds, folder), wait=LOOK_SECONDS):
             yield
     finally:
         with suppress(OSError):
-            if Path(path).read_bytes() == mark:
+            if Path(path).read_bytes() == holds:
                 os.unlink(path)
 
 
-def _refuse_if_young(path: str, clock_file: int) -> None:
-    """Raise FolderTaken where the lock file was touched lately, by the folder's clock."""
-    # The clocks of machines differ. So another open file of the folder is touched now, which tells
-    # the file system's time.
-    os.utime(clock_file)
-    with suppress(FileNotFoundError):
-        age = os.fstat(clock_file).st_mtime - os.stat(path).st_mtime
-        if age < YOUNG_SECONDS:
-            raise FolderTaken(
-                f"another run is working there: it touched {path} {max(age, 0):.0f} s ago. If it"
-                f" was killed, begin {YOUNG_SECONDS:.0f} s after that"
-            )
-
-
-def _touch(path: str, mark: bytes, folder: str, ended: threading.Event) -> None:
-    """Touch the file until the block has ended, or another run's mark is in it."""
-    while not ended.wait(TOUCH_SECONDS):
+def _keep(path: str, holds: bytes, folder: str, ended: threading.Event) -> None:
+    """Put the claim back in place of one that begins, until the block has ended; note that it was
+    lost where another run holds the folder: this process must have slept.
+    """
+    while not ended.wait(LOOK_SECONDS):
         with suppress(OSError):  # the next time may get through
-            if Path(path).read_bytes() != mark:
+            there = Path(path).read_bytes()
+            if there.endswith(b"begins"):
+                write_bytes(path, holds, alone=False)
+            elif there != holds:
                 lose(folder)
                 return
-            os.utime(path)

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: with `flock`, and where the system has none by a touched file."""
+"""One run at a time in a folder: with `flock`, and where the system has none by a claim."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ def folder(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def touched(folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The lock file of a file system without flock."""
+def claim(folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The claim on a file system without flock."""
 
     def flock(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.05)
-    return Path(folder, "lock.touched")
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(run_lock, "CLAIM_SECONDS", 1.0)
+    return Path(folder, "claim")
 
 
 def holder(folder: str, how: str = "") -> Forked:
@@ -63,11 +64,6 @@ def is_free(folder: str) -> bool:
             return True
     except FolderTaken:
         return False
-
-
-def aged(path: Path, seconds: float) -> None:
-    changed = os.stat(path).st_mtime - seconds
-    os.utime(path, (changed, changed))
 
 
 @pytest.mark.slow
@@ -118,41 +114,26 @@ def test_a_folder_that_can_not_be_written_is_named(folder: str) -> None:
         pass
 
 
-def test_a_young_file_keeps_others_out_and_is_named(folder: str, touched: Path) -> None:
+def test_who_holds_a_claim_puts_it_back(folder: str, claim: Path) -> None:
     with only_run(folder):
-        with pytest.raises(FolderTaken, match=f"it touched {touched} 0 s ago"), only_run(folder):
+        held = claim.read_bytes()
+        with pytest.raises(FolderTaken, match="another run is working in"), only_run(folder):
             pass
-        aged(touched, 59)
-        assert not is_free(folder)
-    assert not touched.exists()
+        assert claim.read_bytes() == held
+    assert not claim.exists()
     assert is_free(folder)
 
 
-def test_a_file_that_is_a_minute_old_keeps_nobody_out(folder: str, touched: Path) -> None:
-    touched.parent.mkdir(parents=True)
-    touched.write_text("of a run that was killed")
-    assert not is_free(folder)
-    aged(touched, 61)
+def test_a_killed_runs_claim_keeps_nobody_out(folder: str, claim: Path) -> None:
+    claim.parent.mkdir(parents=True)
+    claim.write_text("1234 holds")
     assert is_free(folder)
 
 
-def test_a_run_touches_its_file(
-    folder: str, touched: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_lock, "TOUCH_SECONDS", 0.05)
-    with only_run(folder):
-        aged(touched, 120)
-        wait_until(lambda: time.time() - touched.stat().st_mtime < 60)
-        assert not is_free(folder)
-
-
-def test_a_run_that_slept_is_told_that_another_has_its_folder(
-    folder: str, touched: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_lock, "TOUCH_SECONDS", 0.05)
+def test_a_run_that_slept_is_told_that_another_has_its_folder(folder: str, claim: Path) -> None:
     with only_run(folder):
         check_held(folder)
-        touched.write_text("another run's")
+        claim.write_text("another run's holds")
 
         def told() -> bool:
             try:
@@ -162,17 +143,13 @@ def test_a_run_that_slept_is_told_that_another_has_its_folder(
             return False
 
         wait_until(told)
-    assert touched.read_text() == "another run's"
-    aged(touched, 61)
+    assert claim.read_text() == "another run's holds"
     with only_run(folder):
         check_held(folder)
 
 
-@pytest.mark.usefixtures("touched")
-def test_of_several_that_begin_at_once_one_gets_it(
-    folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.5)
+@pytest.mark.usefixtures("claim")
+def test_of_several_that_begin_at_once_one_gets_it(folder: str) -> None:
     together = threading.Barrier(6)
     over = threading.Event()
     outcomes: list[str] = []

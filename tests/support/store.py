@@ -182,12 +182,12 @@ class FaultyStore:
             self._answer(request, 503, [], answer)
             return
         status, headers, answer = self._forwarded(request, body)
-        if request.command == "PUT" and status == 200:
-            if self.loses and key not in self._lost:
-                self._lost.add(key)
-                self.counts["answers lost"] += 1
-                request.close_connection = True
-                return
+        was_taken = request.command == "PUT" and status == 200
+        if was_taken and self.loses and key not in self._lost:
+            self._lost.add(key)
+            self.counts["answers lost"] += 1
+            request.close_connection = True
+            return
         self._answer(request, status, headers, NO_LIST if fault == "empty" else answer, fault)
 
     def _forwarded(self, request: Any, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:

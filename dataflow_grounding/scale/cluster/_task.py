@@ -29,13 +29,12 @@ from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.run import Run
-from dataflow_grounding.engine.run_lock import YOUNG_SECONDS
 from dataflow_grounding.engine.shard import Shard, divide_max_workers, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.scale.cluster._shipping import unshipped
 
 # for so long a shard's folder may still be held by a worker that was lost
-TAKEN_SECONDS = YOUNG_SECONDS + 10
+TAKEN_SECONDS = 70.0
 
 
 class Work(NamedTuple):
