@@ -32,7 +32,6 @@ from dataflow_grounding.engine.plan import Step, image_column
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image, name_at_source, open_image
-from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.operators import Operator
@@ -83,16 +82,13 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
         columns, empty_columns = run.job.input.columns()
         check_plan(run.job.steps, columns, empty_columns)
     _check_folder(run.spec.results_dir, findings)
-    findings.problems += run.job.obstacles()
+    findings.problems += run.job.obstacles() + run.job.unanswerable()
     findings.remarks += _needs_of(run)
     findings.remarks += run.remarks
     findings.remarks += _remarks_on_calibration(run)
     findings.remarks += _remarks_on_connections(run.serving)
     with findings.taking():
         _check_rows(run, findings)
-    if not findings.problems:  # this takes records through the steps, so nothing may be wrong
-        with findings.taking():
-            findings.problems += unanswerable(run)
 
 
 def _remarks_on_calibration(run: SpecRun) -> list[str]:

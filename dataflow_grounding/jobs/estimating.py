@@ -37,7 +37,6 @@ from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import Image
-from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator, texts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
@@ -256,7 +255,7 @@ def _refuse_what_cannot_be_estimated(run: SpecRun) -> None:
     for step in run.job.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
-    lines = unanswerable(run)
+    lines = run.job.unanswerable()
     if lines:
         raise SpecError("\n".join(lines))
 

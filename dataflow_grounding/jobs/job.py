@@ -99,7 +99,10 @@ class Job:
                 continue
             for task in getattr(step.operator, "tasks", ()):
                 if task not in serving.tasks:
-                    lines.append(cannot_answer(step, task, serving.model))
+                    lines.append(
+                        f"{step.label} asks {task}, which {serving.model} can't answer: name"
+                        " another model in vlm.backend"
+                    )
         return lines
 
     def refuse_obstacles(self) -> None:
@@ -107,13 +110,6 @@ class Job:
         lines = self.obstacles() + self.unanswerable()
         if lines:
             raise SpecError("\n".join(lines))
-
-
-def cannot_answer(step: Step, task: str, model: str) -> str:
-    """Return a line that says that a step asks what its model can't answer, and what to do."""
-    return (
-        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
-    )
 
 
 @dataclass(frozen=True)

@@ -411,25 +411,19 @@ class Counts(Pipeline):
 
 
 @pytest.mark.parametrize(
-    ("backend", "model", "stated", "found"),
+    ("backend", "model", "found"),
     [
-        pytest.param("embedded", "embedded-opencv", True, True, id="tasks, of boxes"),
-        pytest.param("own_servings:Fixed", "fixed", True, False, id="tasks, of the picture"),
-        pytest.param("embedded", "embedded-opencv", False, False, id="no tasks, of the picture"),
-        pytest.param("own_servings:Fixed", "fixed", False, True, id="no tasks, of boxes"),
+        pytest.param("embedded", "embedded-opencv", True, id="of boxes"),
+        pytest.param("own_servings:Fixed", "fixed", False, id="of the picture"),
     ],
 )
 def test_a_task_that_a_serving_has_no_answer_to_is_told_before_a_run(
-    workplace: Workplace, backend: str, model: str, stated: bool, found: bool
+    workplace: Workplace, backend: str, model: str, found: bool
 ) -> None:
     workplace.many(2)
     (workplace.folder / "own_servings.py").write_text(SERVING)
     task = (EXTENSIONS / "task_of_your_own.py").read_text()
-    stating = [line for line in task.splitlines() if line.startswith("    tasks = ")]
-    assert len(stating) == 1
-    if not stated:
-        task = task.replace(stating[0], "")
-    case = f"{stated}_{found}".lower()  # a module is imported once
+    case = f"{found}".lower()  # a module is imported once
     (workplace.folder / f"task_{case}.py").write_text(task)
     later = LATER.replace("task_of_your_own", f"task_{case}")
     (workplace.folder / f"counts_{case}.py").write_text(later)
