@@ -232,6 +232,15 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert server.max_in_flight <= 8  # max_workers, of both
 
 
+def test_a_limit_holds_over_steps_that_run_one_after_the_other(
+    place: Workplace, server: LoopbackServer, cluster: Machines
+) -> None:
+    limits = {"workflow.max_requests": ROWS + 10, "workflow.stream": False}
+    done = place.run(*RAY, **limits)
+    assert done.code == 3, done
+    assert server.received <= ROWS + 10
+
+
 @pytest.fixture
 def unequal(place: Workplace) -> Workplace:
     """All but a few rows are of one picture, and so in one shard."""

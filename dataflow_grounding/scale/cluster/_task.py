@@ -25,7 +25,7 @@ from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.results_folder import CKPT
-from dataflow_grounding.engine.execute import execute
+from dataflow_grounding.engine.execute import MakeRun, execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.run import Run
@@ -84,14 +84,25 @@ def what_is_wrong(work: bytes, home: Home) -> WorkError | None:
 
 def work_on(work: bytes, home: Home, shard: Shard) -> ShardOutcome:
     """Take a shard's rows through the steps, with its part of the limits."""
-    task = _Task(shard)
+    runs: list[Run] = []  # one, once its steps have begun
+
+    def make_run(*arguments: Any) -> Run:
+        runs.append(Run(*arguments))
+        return runs[-1]
+
+    summary = Summary()
+    wrong = None
     try:
-        task.execute(_taken_up(work, home))
+        summary = _executed(_taken_up(work, home), shard, make_run)
     except KeyboardInterrupt:  # before or after the run; within it, the run ends by itself
-        task.wrong = WorkError(Interrupted, "interrupted")
+        wrong = WorkError(Interrupted, "interrupted")
     except Exception as error:
-        task.wrong = _as_work_error(error)
-    return task.outcome()
+        wrong = _as_work_error(error)
+    if runs and wrong is not None:
+        summary = runs[-1].summary
+        if runs[-1].stopped is not None:  # it says more than what failed afterwards
+            wrong = _as_work_error(runs[-1].stopped)
+    return ShardOutcome(summary, wrong)
 
 
 def _taken_up(data: bytes, home: Home) -> Work:
@@ -116,68 +127,41 @@ def _taken_up(data: bytes, home: Home) -> Work:
     return work
 
 
-class _Task:
-    """A shard's run in this process."""
-
-    def __init__(self, shard: Shard) -> None:
-        self._shard = shard
-        self._run: Run | None = None
-        self._summary = Summary()
-        self.wrong: WorkError | None = None
-
-    def execute(self, work: Work) -> None:
-        """Take the rows through the steps; raises what the run does."""
-        part_of_results = self._shard.folder("")  # "shards/block-2-8"
-        folder = bucket.local(work.results, part_of_results)
-        rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
-        bucket.bring(rows, lines_path(rows))  # from the results' address, if they are at one
-        shard = self._shard._replace(rows=rows)
-        steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
-        servings = [step.operator.serving for step in steps if step.operator.serving is not None]
-        divide_max_workers(servings, shard)
-        most_requests = work.options.max_requests
-        most_usd = work.options.budget_usd
-        options = replace(
-            work.options,
-            pilot=None,  # the driver has chosen its rows
-            stream=True,  # where steps don't stream, the driver makes a run of each
-            shard=shard,
-            progress=False,
-            max_requests=None if most_requests is None else shard.part_of(most_requests),
-            budget_usd=None if most_usd is None else most_usd / shard.of,
-        )
-        self._execute_once_free(steps, options, work.name)
-        # for the driver, whose own servings have sent nothing
-        self._summary.handover.takes = _accepted_by_any(servings)
-        is_copy = folder != self._shard.folder(work.results)
-        if is_copy:
-            os.remove(shard.rows)  # they have been used
-
-    def _execute_once_free(self, steps: list[Step], options: RunOptions, name: str | None) -> None:
-        """Run; waits while a worker that was lost may still hold the shard's folder."""
-        until = time.monotonic() + TAKEN_SECONDS
-        while True:
-            try:
-                self._summary = execute(steps, options, name, run=self._make_run)
-                return
-            except FolderTaken:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(1.0)
-
-    def _make_run(self, *arguments: Any) -> Run:
-        self._run = Run(*arguments)
-        return self._run
-
-    def outcome(self) -> ShardOutcome:
-        """Return what became of the shard."""
-        run = self._run
-        # Where the run was stopped, `execute` returned no summary, but the run has the counts.
-        summary = self._summary if run is None else run.summary
-        wrong = self.wrong
-        if wrong is not None and run is not None and run.stopped is not None:
-            wrong = _as_work_error(run.stopped)  # it says more than what failed afterwards
-        return ShardOutcome(summary, wrong)
+def _executed(work: Work, shard: Shard, make_run: MakeRun) -> Summary:
+    """Take the shard's rows through the steps; raises what the run does."""
+    folder = bucket.local(work.results, shard.folder(""))  # "shards/block-2-8"
+    rows = within(os.path.join(folder, CKPT), os.path.basename(shard.rows))
+    bucket.bring(rows, lines_path(rows))  # from the results' address, if they are at one
+    is_copy = folder != shard.folder(work.results)
+    shard = shard._replace(rows=rows)
+    steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
+    servings = [step.operator.serving for step in steps if step.operator.serving is not None]
+    divide_max_workers(servings, shard)
+    most_requests = work.options.max_requests
+    most_usd = work.options.budget_usd
+    options = replace(
+        work.options,
+        pilot=None,  # the driver has chosen its rows
+        stream=True,  # where steps don't stream, the driver makes a run of each
+        shard=shard,
+        progress=False,
+        max_requests=None if most_requests is None else shard.part_of(most_requests),
+        budget_usd=None if most_usd is None else most_usd / shard.of,
+    )
+    until = time.monotonic() + TAKEN_SECONDS
+    while True:
+        try:
+            summary = execute(steps, options, work.name, run=make_run)
+            break
+        except FolderTaken:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
+    # for the driver, whose own servings have sent nothing
+    summary.handover.takes = _accepted_by_any(servings)
+    if is_copy:
+        os.remove(shard.rows)  # they have been used
+    return summary
 
 
 def _accepted_by_any(servings: Sequence[Any]) -> str:

@@ -15,6 +15,7 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -87,7 +88,14 @@ class RayRun(Run):
         self._results = self.steps[0].storage.cache_path
         results = addressed(self._results)
         of_spec = speaks_of_specs.get()
-        self._shipped = shipped(Work(self.steps, self.options, self.source.name, results, of_spec))
+        # An earlier step may have had a run of its own, which has used some of the limits.
+        budget = self._budget
+        left = replace(
+            self.options,
+            max_requests=None if budget.max_requests is None else budget.max_requests - budget.sent,
+            budget_usd=None if budget.usd is None else max(0.0, budget.usd - budget.spent),
+        )
+        self._shipped = shipped(Work(self.steps, left, self.source.name, results, of_spec))
         self._home = Home(__version__, os.getcwd(), _own_modules())
         self._workers = Workers(self._interrupt, STOP_SECONDS)
         self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
@@ -115,6 +123,8 @@ class RayRun(Run):
             finally:  # also of a run that is stopped, what was done and paid counts
                 for outcome in self._outcomes.values():
                     self.summary.add_part(outcome.summary)
+                    self._budget.sent += outcome.summary.requests["sent"]
+                    self._budget.spent += outcome.summary.cost_usd or 0.0
         join(self.steps, list(self._rows_of_shards), self.summary)
 
     async def _wait_for_a_worker(self, count: int, is_own_cluster: bool) -> None:
