@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import ceil, nan
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -20,20 +21,13 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import Record, as_json, dump_text
-from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
-from dataflow_grounding.engine.keyed_log import (
-    CHECK,
-    other_stores,
-    read_lines,
-    store_path,
-)
+from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import Image
@@ -159,50 +153,33 @@ class _StoredReplies:
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
-    """Return replies by a step's label; a step without replies of its model is left out."""
+    """Return the replies of all parts of the run, here and in its bucket, by a step's label; a step
+    without replies of its model is left out.
+    """
     by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
     if run.options.force_reprocess:  # all is asked again
         return by_step
-    for label, line in _stored_replies(run):
-        replies = by_step[label]
-        input_tokens, cached_tokens, output_tokens = usage_of(line).as_list()
-        replies.paid += Amount(
-            requests=1, input=input_tokens, cached=cached_tokens, output=output_tokens
-        )
-        if not line.get("attempt"):  # only further tries state their number
-            replies.first_tries += 1
-    return by_step
-
-
-def _stored_replies(run: SpecRun) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield stored replies of a step's model to the run's questions, after the step's label."""
     model_by_label = {}
     for step in run.job.steps:
         model_by_label[step.label] = (step.operator.serving or run.serving).model
     seen_keys = set()  # several stores may hold the same reply
-    for line in _stored_lines(run.job.steps[0].storage.checkpoint_folder):
-        label = str(line.get("step"))
-        is_of_run = label in model_by_label and line.get("model") == model_by_label[label]
-        answers_a_probe = line.get("task") == CHECK
-        if not is_of_run or answers_a_probe:
-            continue
-        if line["key"] not in seen_keys:
-            seen_keys.add(line["key"])
-            yield label, line
-
-
-def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of the stores of all the run's parts, here and in its bucket."""
-    results_dir = os.path.dirname(os.path.abspath(folder))
-    # Workers may have their stores in the bucket alone. They are copied to another folder, because
-    # a run may be at work in this one.
+    results_dir = run.spec.results_dir
+    # A bucket's are copied to another folder, because a run may be at work in this one.
     with bucket.copied(results_dir, replies=True) as copy_of_results:
-        stores_here = other_stores(folder)
-        stores_in_bucket = other_stores(os.path.join(copy_of_results, CKPT))
-        others = {*stores_here, *stores_in_bucket}  # the same ones twice if there is no bucket
-        with closing(ReplyLog(store_path(folder), read_only=True, others=others)) as replies:
-            for log in (replies, *replies.others):
-                yield from read_lines(log.path, 0, log.end)
+        stores = dict.fromkeys([*stores_of(results_dir), *stores_of(copy_of_results)])
+        for line in chain.from_iterable(map(read_lines, stores)):
+            label = str(line.get("step"))
+            is_of_run = label in model_by_label and line.get("model") == model_by_label[label]
+            answers_a_probe = line.get("task") == CHECK
+            if not is_of_run or answers_a_probe or line["key"] in seen_keys:
+                continue
+            seen_keys.add(line["key"])
+            replies = by_step[label]
+            usage = usage_of(line)
+            replies.paid += Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+            if not line.get("attempt"):  # only further tries state their number
+                replies.first_tries += 1
+    return by_step
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
