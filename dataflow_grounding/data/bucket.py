@@ -262,12 +262,15 @@ class _Bucket:
         paths = Path(self.here(self.subfolder)).rglob("*")
         self._send_changed(path for path in paths if not endings or path.name.endswith(endings))
 
-    def send_whole_files(self) -> None:
+    def send_whole_files(self, *, has_ended: bool) -> None:
         """Send the changed files of rows and facts that a run has put in place."""
         # Their writers put them in place whole. Of other files, such as labels for each picture, a
         # step that is at work may have written half.
         paths = [Path(self.here(self._checkpoint, CALIBRATION))]
         for path in Path(self.here(self.subfolder)).iterdir():
+            # It says that a run has finished before the run has written its other formats.
+            if path.name == RUN_JSON and not has_ended:
+                continue
             is_of_step = _STEP.fullmatch(path.name) and path.is_dir()
             paths += path.iterdir() if is_of_step else [path]
         self._send_changed(path for path in paths if path.name.endswith(_ROWS))
@@ -435,7 +438,7 @@ def _send_until(over: threading.Event, bucket: _Bucket, taken_over: Callable[[],
                 # paid for, and they go into a log of its own, which no other run writes.
                 bucket.send_replies()
                 bucket.refuse_if_taken_over()
-                bucket.send_whole_files()
+                bucket.send_whole_files(has_ended=False)
         except TakenOver:
             taken_over()
         except (OSError, GroundingError) as error:
@@ -458,7 +461,7 @@ def _send_last(
             if stopped is None:
                 bucket.send_changes()
             else:
-                bucket.send_whole_files()
+                bucket.send_whole_files(has_ended=True)
     except StorageFailed as error:
         if isinstance(error, TakenOver):
             taken_over()

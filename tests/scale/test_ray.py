@@ -333,7 +333,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_costs_what_
     assert {name: cluster.store.data(f"run/{name}") for name in alone} == alone
     assert ONCE <= paid(slow) <= ONCE + 8
     assert not [name for name in cluster.store.names("run") if name.endswith("/rows.jsonl")]
-    assert all([*cache.rglob("replies*")] for cache in caches)
+    assert all([*cache.rglob("*.jsonl")] for cache in caches)
     assert not [path for cache in caches for path in cache.rglob("rows.jsonl")]
     again = place.run()
     assert (again.code, again.summary["already_complete"]) == (0, True), again
