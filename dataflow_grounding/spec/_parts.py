@@ -87,7 +87,7 @@ def _read_yaml(path: str) -> File:
         hint = ""
         if "\n\t" in f"\n{text}":  # a line begins with a tab
             hint = ": indent with spaces, not with a tab"
-        raise SpecError(f"{path}, line {line}: {error.problem or 'not YAML'}{hint}") from None
+        raise SpecError(f"{path}, line {line}, is not YAML: {error.problem}{hint}") from None
     except Exception as error:  # PyYAML lets through what its constructors raise
         raise SpecError(f"can't read {path}: {first_line(error)}") from None
     if not OmegaConf.is_dict(values):

@@ -63,7 +63,7 @@ def test_mistakes_are_told_in_a_line(
 
 
 BROKEN = [
-    ("a: [1", "line "),
+    ("a: [1", "spec.yaml, line 2, is not YAML: "),
     ("just a text", "just a text is not a key"),
     ("- a\n- b\n", "mapping"),
     ("", "results_dir is missing"),
