@@ -55,6 +55,7 @@ T = TypeVar("T")
 SEND_SECONDS = 10.0  # between two times that something is sent: what a lost machine loses
 SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
 PART_BYTES = 64 * 2**20  # the most of a part
+PARTS_AT_ONCE = 64  # that are brought side by side
 _PART = re.compile(r"(.+)-(\d{15})\.jsonl")  # "5f0c31a9-000000000004096.jsonl"
 _SHARED_OF_CKPT = (CALIBRATION, "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
@@ -221,21 +222,28 @@ class _Bucket:
         for name, entry in self.listed(SHARDS).items():
             if entry["type"] == "directory":
                 folders.add(f"{within(SHARDS, name)}/{CKPT}")
-        parts = []
-        for folder in sorted(folders):
+        parts_of_log: dict[tuple[str, str], list[tuple[int, int, str]]] = {}
+        for folder in folders:
             for name, entry in self.listed(f"{folder}/replies").items():
                 match = _PART.fullmatch(name)
                 if match:
-                    parts.append((folder, match[1], int(match[2]), entry["size"]))
-        for folder, writer, offset, size in sorted(parts):
+                    part = (int(match[2]), entry["size"], f"{folder}/replies/{name}")
+                    parts_of_log.setdefault((folder, match[1]), []).append(part)
+        for (folder, writer), parts in parts_of_log.items():
             log = self.here(folder, "replies", f"{writer}.jsonl")
             if (folder, writer) == (self._checkpoint, self._writer):
                 log = self._own_log
-                self._sent_end = offset + size
+                self._sent_end = max(offset + size for offset, size, _ in parts)
             os.makedirs(os.path.dirname(log), exist_ok=True)
             with open(open_log(log), "ab") as file:
-                if file.tell() <= offset:  # else it is here already
-                    file.write(self.read(f"{folder}/replies/{writer}-{offset:015}.jsonl"))
+                end = file.tell()
+                missing = sorted(part for part in parts if part[0] + part[1] > end)
+                for first in range(0, len(missing), PARTS_AT_ONCE):
+                    batch = missing[first : first + PARTS_AT_ONCE]
+                    contents = in_threads(self.read, [path for _, _, path in batch])
+                    for (offset, _, _), data in zip(batch, contents, strict=True):
+                        # a run that was killed here may have written some of it
+                        file.write(data[max(0, file.tell() - offset) :])
 
     @property
     def _own_log(self) -> str:
