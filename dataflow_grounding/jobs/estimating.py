@@ -77,9 +77,9 @@ class _StepTokens:
         # A grounder's is of a request about all phrases of a usual record.
         if isinstance(operator, PhraseGrounder):
             self.output *= min(1, operator.phrases_per_request / USUAL_PHRASES)
-        self.words = ""  # the same ones in each request, after the system's
+        words = ""  # the same ones in each request, after the system's
         if operator.wording is not None:
-            self.words += operator.wording.guidance
+            words += operator.wording.guidance
         tasks = getattr(operator, "tasks", ())
         # The first task is the usual one; an operator asks the others of some records alone. A task
         # of the user's own has no prompt here.
@@ -87,7 +87,8 @@ class _StepTokens:
             box_format = run.job.box_format
             # The picture's size hardly changes how long the instructions are.
             of_boxes = "" if box_format is None else box_format.format.instructions((1000, 1000))
-            self.words += filled(load_prompt(tasks[0]), {"box_format": of_boxes})
+            words += filled(load_prompt(tasks[0]), {"box_format": of_boxes})
+        self.words = 0 if self.rules is None else self.rules.text(words)  # their tokens
 
     async def of_record(self, record: Record, sent: set[str], memo: ImageMemo) -> Amount:
         """Return what is sent for a record. `sent` has the picture columns that steps before this
@@ -121,7 +122,7 @@ class _StepTokens:
         beginning = rules.text(load_prompt("system"))
         if sizes:
             beginning += round(fmean(map(rules.image, sizes)))  # tiles may differ in size
-        further = _DATA + rules.text(self.words) + self._phrase_tokens(record, rules)
+        further = _DATA + self.words + self._phrase_tokens(record, rules)
         cached = beginning if is_known and beginning >= rules.least_cached else 0
         return Amount(requests=1, input=beginning + further, cached=cached, output=self.output)
 
