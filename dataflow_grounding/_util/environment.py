@@ -24,7 +24,7 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 
         try:
             with errors_as(SpecError, f"can't read {path}"):
-                load_dotenv(path, encoding="utf-8-sig")
+                load_dotenv(path, interpolate=False, encoding="utf-8-sig")
         except ValueError:  # a key would be read wrongly
             raise SpecError(f"can't read {path}: it is not a text in UTF-8") from None
         paths.append(path)
