@@ -58,7 +58,8 @@ def export(
         remarks_of_model = exported.said.line()
         if remarks_of_model:
             exported.remarks.append(f"remarks of the model: {remarks_of_model}")
-        exported.remarks += format.remarks
+        exported.remarks += dict.fromkeys(format.remarks)  # parts of a split may have the same
+        exported.remarks[:0] = exported.counted()
         # Where one file is wanted, the README is thrown away with the folder.
         with out.file(README) as file:
             file.write(_readme(format, exported, pictures, out))
@@ -148,6 +149,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.left_out += part.left_out
     whole.said.add_all(part.said)
     whole.reasons += [f"{part.path}, {reason}" for reason in part.reasons]
+    whole.noted += part.noted
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
 
 
@@ -177,7 +179,7 @@ def _refuse_rare_remarks(exported: Exported) -> None:
 
 def _why_nothing(exported: Exported) -> list[str]:
     """Return why no record is left, in words, of which some may be ""."""
-    reasons = [exported.losses(), *exported.reasons, *exported.remarks]
+    reasons = [exported.losses(), *exported.reasons, *exported.counted(), *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
         # detectors are trained on these, and they need no captions
         names = ", ".join(name for name in WRITTEN if "classes" in FORMATS[name]["says"])

@@ -102,6 +102,7 @@ class Exported:
     lost: Counter[str] = field(default_factory=Counter)  # what the format can't say → how often
     left_out: int = 0  # records that could not be written
     reasons: list[str] = field(default_factory=list)  # of the first few that were left out
+    noted: Counter[str] = field(default_factory=Counter)  # what happened to samples → how often
     remarks: list[str] = field(default_factory=list)
     parts: dict[str, Counter[str]] = field(default_factory=dict)  # `written` of parts of a split
     # What replies say next to their answers, of all records. A rare remark counts where the record
@@ -111,6 +112,10 @@ class Exported:
     def losses(self) -> str:
         """Return what is lost in a line, `scores (2), spans (1)`; empty if nothing is lost."""
         return ", ".join(f"{what} ({count})" for what, count in self.lost.items())
+
+    def counted(self) -> list[str]:
+        """Return a line for each thing of `noted`."""
+        return [f"{what}: {count}" for what, count in self.noted.items()]
 
 
 class SampleMaker:
@@ -176,17 +181,15 @@ class SampleMaker:
             return ""
 
     def _add_remarks(self) -> None:
-        remarks = self._exported.remarks
+        noted = self._exported.noted
         for what, text in _REMARKS.items():
             if self._counts[what]:
-                remarks.append(f"{text.format(name=self._format.name)}: {self._counts[what]}")
+                noted[text.format(name=self._format.name)] = self._counts[what]
         if self._pictures.missing:
-            remarks.append(
-                "pictures that aren't there, and may be turned by their EXIF:"
-                f" {self._pictures.missing}"
-            )
+            what = "pictures that aren't there, and may be turned by their EXIF"
+            noted[what] = self._pictures.missing
         if self._counts[UNDECIDED_CLASS]:
-            remarks += self._whole_pictures.remarks()
+            self._exported.remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         """Return the sample of a record; None where there is nothing to write, which is counted."""

@@ -120,6 +120,16 @@ def test_all_parts_of_a_split_are_one_data_set_of_remarks(tmp_path: Path) -> Non
     assert said in exported(folder, "webdataset", tmp_path / "out")
 
 
+@pytest.mark.slow
+def test_what_is_left_out_of_all_parts_of_a_split_is_one_sum(tmp_path: Path) -> None:
+    rows = [mug(f"{n}.jpg", instances=[RIGHT, RIGHT]) for n in range(9)]
+    run = run_of(tmp_path / "run", rows)
+    succeeds("split", run, "-o", tmp_path / "parts", "--ratios", "0.5/0.5", "--no-pictures")
+    said = exported(tmp_path / "parts", "odvg", tmp_path / "out")
+    [line] = [line for line in said.splitlines() if "written once" in line]
+    assert line == "boxes that are there already under the same words, written once: 9"
+
+
 def test_a_turned_webp_loses_nothing(tmp_path: Path) -> None:
     run, exif = run_of(tmp_path / "run", [mug("a.webp")]), PIL.Image.Exif()
     exif[0x0112] = 6
