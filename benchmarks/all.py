@@ -1,7 +1,7 @@
 """Every figure of the documentation, measured again by one command.
 
     python -m benchmarks.all                      # every page's, some hours on two idle cores
-    python -m benchmarks.all --page performance   # one page's
+    python -m benchmarks.all --page measurements  # one page's
     python -m benchmarks.all --list               # page and command
 
 Each benchmark is a command, too; here they run one after the other. What a benchmark prints goes to
@@ -49,22 +49,22 @@ class Measured:
 
 
 FIGURES = (
-    Measured("measurements/performance", "request_cost"),
-    Measured("measurements/performance", "request_cost --by-part"),
-    Measured("measurements/performance", "clients"),
-    Measured("measurements/performance", "resume"),
-    Measured("measurements/performance", "start"),
-    Measured("measurements/performance", "image_cost"),
-    Measured("measurements/performance", "slopes --records 100000"),
+    Measured("measurements", "request_cost"),
+    Measured("measurements", "request_cost --by-part"),
+    Measured("measurements", "clients"),
+    Measured("measurements", "resume"),
+    Measured("measurements", "start"),
+    Measured("measurements", "image_cost"),
+    Measured("measurements", "slopes --records 100000"),
     Measured("serve", "serve_cost"),
-    Measured("measurements/reliability", "faults"),
-    Measured("measurements/reliability", "rate_limits"),
-    Measured("measurements/reliability", "damaged_replies"),
-    Measured("measurements/reliability", "ray_cost"),
-    Measured("measurements/calibration", "calibration"),
-    Measured("measurements/calibration", "resize_rules --runs 3"),
-    Measured("measurements/calibration", "box_watch --seeds 4 --right 100"),
-    Measured("measurements/calibration", "odd_servers"),
+    Measured("measurements", "faults"),
+    Measured("measurements", "rate_limits"),
+    Measured("measurements", "damaged_replies"),
+    Measured("measurements", "ray_cost"),
+    Measured("measurements", "calibration"),
+    Measured("measurements", "resize_rules --runs 3"),
+    Measured("measurements", "box_watch --seeds 4 --right 100"),
+    Measured("measurements", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1"),
 )

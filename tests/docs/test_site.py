@@ -100,7 +100,7 @@ def check_pages(site: Path) -> None:
     pages = {path.parent.relative_to(site).as_posix() for path in site.rglob("index.html")}
     for page in (REPOSITORY / "docs").glob("*.md"):
         assert page.stem in pages or page.name == "README.md"
-    assert {"pages", "changelog", "contributing", "decisions", "measurements/performance"} <= pages
+    assert {"pages", "changelog", "contributing", "decisions", "measurements"} <= pages
     assert (site / "pictures" / "report.jpg").is_file()
     assert not [*site.rglob("hooks.*"), *site.rglob("report.py")]
     formats = (site / "formats" / "index.html").read_text(encoding="utf-8")
