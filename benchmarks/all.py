@@ -56,7 +56,7 @@ FIGURES = (
     Measured("measurements", "start"),
     Measured("measurements", "image_cost"),
     Measured("measurements", "slopes --records 100000"),
-    Measured("serve", "serve_cost"),
+    Measured("measurements", "serve_cost"),
     Measured("measurements", "faults"),
     Measured("measurements", "rate_limits"),
     Measured("measurements", "damaged_replies"),
