@@ -1,4 +1,4 @@
-"""Write the tables of docs/reliability.md: what is promised of each fault.
+"""Print what is promised of each fault, as tables.
 
 python -m benchmarks.fault_tables
 """
@@ -6,13 +6,9 @@ python -m benchmarks.fault_tables
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks.faults import SECTIONS
 from tests.support.fault_cases.fault_case import Case
-
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
-MARK = "<!-- What follows is written by benchmarks/fault_tables.py -->\n"
 
 
 def tables() -> str:
@@ -38,15 +34,9 @@ def joined(names: Sequence[str]) -> str:
     return "; ".join(": ".join(filter(None, [start, ", ".join(ends[start])])) for start in ends)
 
 
-def with_tables(page: str) -> str:
-    """The page with its tables as the cases have them now."""
-    before, mark, _ = page.partition(MARK)
-    return f"{before}{mark}\n{tables()}"
-
-
 def main() -> None:
-    """Write them into the page."""
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Print them."""
+    print(tables(), end="")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every fault that a run should survive, by the heading under which docs/reliability.md has it."""
+"""Every fault that a run should survive, by the heading of its table."""
 
 from __future__ import annotations
 
@@ -44,6 +44,6 @@ SECTIONS: dict[str, list[Case]] = {
     "Pictures and rows": [*(each.case() for each in PICTURES), *ROWS, *OF_PICTURES],
     "Scripts, Ray, buckets": [*SCRIPTS, *OF_SCRIPTS, *ON_RAY, *BUCKETS],
 }
-"""The cases by the heading under which docs/reliability.md has them."""
+"""The cases by the heading of their table."""
 CASES = [case for section in SECTIONS.values() for case in section]
 assert len({case.name for case in CASES}) == len(CASES), "each name is one case's"
