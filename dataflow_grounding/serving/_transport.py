@@ -115,7 +115,7 @@ class LoopInThread:
 
 
 class HttpTransport:
-    """Sends by aiohttp: half the CPU of the SDK's client (docs/measurements/performance.md)."""
+    """Sends by aiohttp: half the CPU of the SDK's client (docs/measurements.md)."""
 
     def __init__(
         self, url: str, api_key: str | None, timeout: float, extra_headers: Mapping[str, str]

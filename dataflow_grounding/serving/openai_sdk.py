@@ -18,7 +18,7 @@ class OpenAISdkServing(OpenAIServing):
 
     Bodies, replies, errors and stored replies are OpenAIServing's: changing from one to the other
     asks nothing again. The client's own retries are off. It takes more CPU time per request
-    (docs/measurements/performance.md). Its arguments are OpenAIServing's.
+    (docs/measurements.md). Its arguments are OpenAIServing's.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
