@@ -237,8 +237,10 @@ def test_a_picture_of_a_folder_has_no_line(workplace: Workplace) -> None:
     assert "line" not in done.err
 
 
-def test_the_report_counts_as_the_summary_does(workplace: Workplace) -> None:
-    few(workplace, GONE)
+def test_the_report_counts_pictures_as_the_summary_does_rows(workplace: Workplace) -> None:
+    names = [workplace.picture(name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    rows = [{"image_path": name, "caption": caption(n)} for n, name in enumerate(names)]
+    workplace.rows([*rows, GONE])
     done = command(["generate", "-e", str(workplace.spec()), "--no-progress"])
     assert "4 images: 3 done, 1 failed" in done.err
     page = (workplace.results / "report.html").read_text("utf-8")
