@@ -250,7 +250,7 @@ def test_a_reply_about_another_picture_is_asked_for_past_the_cache(
 ) -> None:
     monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, says=says) as gateway:
-        done = run_of_many_pictures(workplace, gateway.base_url)
+        done = run_of_many_pictures(workplace, gateway.base_url, **{"workflow.max_workers": 1})
         again = command(["cost", str(workplace.results), "--json"])
     assert done.code == 0, done
     boxes = boxes_in(workplace)
@@ -267,7 +267,7 @@ def test_a_cache_that_goes_on_with_another_picture_s_reply_fails_its_records(
 ) -> None:
     monkeypatch.setattr(heard_replies, "EARLIER", 0.0)
     with gateway_before(Several(), kind=MixesPictures, heeds=False, says={}) as gateway:
-        done = run_of_many_pictures(workplace, gateway.base_url)
+        done = run_of_many_pictures(workplace, gateway.base_url, **{"workflow.max_workers": 1})
     assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": COUNT - 1}), done
     assert len(boxes_in(workplace)) == 1
 
