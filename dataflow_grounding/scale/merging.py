@@ -393,12 +393,14 @@ def _summary_of_all(
     results_dir: str, runs: list[dict[str, Any]], rows: Summary, steps: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the counts of all shards: of rows and stored replies, else the sums of theirs."""
-    summary: dict[str, Any] = _sum([run["summary"] for run in runs])
-    rows.records = summary["images"]
+    rows.records = sum(run["summary"]["images"] for run in runs)
     rows.failed = rows.records - rows.done
     counted = rows.to_json()
-    for name in _OF_ROWS:
-        summary.pop(name, None)
+    others = [
+        {name: value for name, value in run["summary"].items() if name not in _OF_ROWS}
+        for run in runs
+    ]
+    summary: dict[str, Any] = _sum(others)
     if steps:
         total = total_of(steps).to_json()  # requests, tokens, cost_usd
         summary |= total

@@ -601,7 +601,6 @@ OF_OTHER_KINDS: list[tuple[tuple[str, ...], Any]] = [
     (("shard", "rows_of_all"), "6"),
     (("summary", "images"), None),
     (("summary", "done"), "2"),
-    (("summary", "failures"), 7),
     (("summary", "tokens"), 1),
     (("summary", "models"), [{"a": 1}]),
 ]
