@@ -102,12 +102,12 @@ class StepAsk:
     reductions: int = 0  # how often its pictures were refused, and made smaller
 
     async def __call__(self, request: Request[T]) -> T:
+        box_format = self.format_choice.format if self.format_choice else None
+        request = request.with_boxes_in(box_format)
         if self.asking is None:
             raise OperatorFailed(
                 "this operator has no serving to ask, or had nothing to ask when the run began"
             )
-        box_format = self.format_choice.format if self.format_choice else None
-        request = request.with_boxes_in(box_format)
         if self.wording is not None:
             request = self.wording.of(request)
         try:

@@ -3,6 +3,8 @@
 Nothing is sent.
 """
 
+import functools
+import itertools
 import os
 import shutil
 import tempfile
@@ -25,12 +27,15 @@ from dataflow_grounding.data.expressions import check_labels_were_read, read_reg
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
-from dataflow_grounding.engine.annotating import failure_of
+from dataflow_grounding.engine.annotating import StepAsk, annotated, failure_of
+from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
-from dataflow_grounding.engine.plan import Step, image_column
+from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.plan import check as check_plan
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import find_image, name_at_source, open_image
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
@@ -89,6 +94,27 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     findings.remarks += _remarks_on_connections(run.serving)
     with findings.taking():
         _check_rows(run, findings)
+    if not findings.problems:
+        with findings.taking():
+            _put_first_questions(run)
+
+
+def _put_first_questions(run: SpecRun) -> None:
+    """Have the user's own steps put a question about the first row; nothing is sent.
+
+    Raises NoBoxFormat where it shows boxes, and the step chooses no format for them.
+    """
+    source = Source(run.job.steps)
+    for row in itertools.islice(run.job.input.rows(), 1):
+        record = source.record(row)
+        for step in run.job.steps:
+            is_shipped = type(step.operator).__module__.startswith("dataflow_grounding.")
+            has_format = step.operator.format_choice is not None
+            if is_shipped or has_format or isinstance(step.operator, WholeFile):
+                continue
+            ask = StepAsk(None, ReplyLog(""), step.label, (0,))
+            memo = ImageMemo(log=None, keeps=False)
+            run_blocking(functools.partial(annotated, step.operator, record, ask, memo))
 
 
 def _remarks_on_calibration(run: SpecRun) -> list[str]:
