@@ -60,7 +60,7 @@ def command(
     if draw_path:
         with errors_as(GroundingError, f"can't write {draw_path}"):
             record.draw().save(draw_path)
-        boxes = sum(len(expression["instances"]) for expression in record["expressions"])
+        _, boxes = record.counts()
         say(f"{draw_path}: {counted(boxes, 'box')} drawn")
 
 

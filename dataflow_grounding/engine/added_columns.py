@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import (
     DOUBT,
     REMARK,
@@ -56,23 +57,24 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
 
 
 def remark_column(
-    record: Mapping[str, Any], remarks: Sequence[str], earlier: str, *, is_found: bool
+    record: Record, remarks: Sequence[str], earlier: str, *, is_found: bool
 ) -> Update:
     """Return `remark`: what replies say next to their answers, with that of `earlier` steps.
 
     Where the record's phrases are looked for again, it replaces an earlier run's.
     """
+    if not remarks and REMARK not in record:
+        return {}
     stated = record.get(REMARK)
     is_replaced = is_found and not earlier and _was_grounded(record)
     kept = [stated] if isinstance(stated, str) and not is_replaced else []
     if remarks:
         return {REMARK: joined_remarks([*kept, *remarks])}
-    return {REMARK: None} if is_replaced and REMARK in record else {}
+    return {REMARK: None} if is_replaced else {}
 
 
-def _was_grounded(record: Mapping[str, Any]) -> bool:
+def _was_grounded(record: Record) -> bool:
     """Return whether a step has looked for some expression before: then it has a status."""
-    rows = record.get("expressions")
-    if not isinstance(rows, list):
+    if not isinstance(record.get("expressions"), list):
         return False
-    return any(isinstance(row, Mapping) and "status" in row for row in rows)
+    return any(each.status is not None for each in read_expressions(record, "expressions"))
