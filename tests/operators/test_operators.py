@@ -37,6 +37,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.engine.plain_questions import sign_of_life
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import facts_of
 from dataflow_grounding.tasks import Found, Request, expression_extraction
@@ -243,7 +244,7 @@ def test_custom_operators(
 def test_an_operator_without_a_serving_can_not_ask() -> None:
     @operator
     async def without_serving(record: Any, ask: Any) -> Any:
-        return await ask(None)
+        return await ask(sign_of_life())
 
     with pytest.raises(OperatorFailed, match="no serving"):
         without_serving({})
