@@ -68,9 +68,8 @@ class ClassTable:
 
     def __init__(self) -> None:
         self.order: Sequence[str] = ()  # the classes that the user lists
-        self.has_shared_pictures = (
-            False  # whether several rows have boxes of one class in one picture
-        )
+        # whether several rows have boxes of one class in one picture
+        self.has_shared_pictures = False
         self.repeated = 0  # boxes that didn't count, of a thing that counts already
         self._by_key: dict[str, ClassCounts] = {}  # by `class_key` of the class's name
         self._with_class = 0  # expressions that state their class
