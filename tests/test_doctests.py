@@ -32,7 +32,7 @@ ROOMS = (
 MODULES = [
     "dataflow_grounding.boxes.geometry",
     "dataflow_grounding.boxes.tiling",
-    "dataflow_grounding.data.spans",
+    "dataflow_grounding.english.spans",
     "dataflow_grounding.data.storage",
 ]
 MODULES += [room.__name__ for room in ROOMS]

@@ -13,7 +13,7 @@ from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.data.class_files import read_names
 from dataflow_grounding.data.results_folder import folder_of_results, run_of, stated_in
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.english.spans import clean_caption
 
 # Keys of a class that is stated as a mapping in `data.classes`.
 PHRASES = "phrases"

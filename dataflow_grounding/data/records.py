@@ -115,6 +115,15 @@ def path_of(record: Mapping[str, Any]) -> str:
     return path if isinstance(path, str) else ""
 
 
+def caption_of_spans(record: Mapping[str, Any]) -> str:
+    """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption."""
+    for key in ("cleaned_caption", "caption"):
+        text = record.get(key)
+        if isinstance(text, str) and text:
+            return text
+    return ""
+
+
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the width and height that a record states, in pixels; None if unusable."""
     width = whole_number(record.get("width"))

@@ -9,9 +9,9 @@ from typing import Any
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.data.records import REMARK, annotated_column
 from dataflow_grounding.data.rows import read_rows
+from dataflow_grounding.english.nouns import ARTICLES, singular
 
 MOST_REMARK = 200
 """Characters of a record's remark."""
@@ -26,7 +26,6 @@ _KEY = lazy_pattern(r'"((?:[^"\\]|\\.)*)": (.*)', re.DOTALL)  # `"visible": true
 _SENTENCE_END = lazy_pattern(r"(?<=[.!?])\s+|(?<=[。！？])|[\r\n]+")
 _WORD = lazy_pattern(r"…|\d+(?:[.,]\d+)*|[^\W\d_]+")
 _NUMBER = lazy_pattern(r"\d+(?:[.,]\d+)*")
-_ARTICLES = frozenset(["a", "an", "the"])
 _LIST = lazy_pattern(r"…(?: (?:and |or )?…)+")  # "…, … and …"
 _UNSAFE = lazy_pattern(r"[^\w\s.,:;!?'()/%…-]+")  # the words of a model could be markup
 
@@ -79,7 +78,7 @@ def _phrases_of(record: Mapping[str, Any]) -> set[str]:
 def _folded(text: str) -> str:
     """Return a text's words with a blank around each: " here is … cup " of "Here is 2 CUPS!"."""
     plain = unicodedata.normalize("NFKC", text).casefold()
-    words = [word for word in _WORD.findall(plain) if word not in _ARTICLES]
+    words = [word for word in _WORD.findall(plain) if word not in ARTICLES]
     return f" {' '.join('…' if word[0].isdigit() else singular(word) for word in words)} "
 
 

@@ -16,6 +16,7 @@ from dataflow_grounding.embedded._phrases import Phrase, Undecided, parse_phrase
 from dataflow_grounding.embedded._picture import Array, Candidate, Picture
 from dataflow_grounding.embedded._scenery import find_greenery, find_sky
 from dataflow_grounding.embedded._shapes import Shape, read_shape
+from dataflow_grounding.english.colors import CHROMATIC
 
 _LEAST_THING = 0.025  # of the picture's area: a smaller region may be a part of anything
 _MOST_BOX = 0.65  # of the picture's area: a larger box is that of a background
@@ -98,7 +99,7 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     shape = words.SHAPES.get(phrase.head)  # "circle" for "disc"; None for "car"
     # A shape may be of any colour; a thing may not be black, white, grey or brown.
-    known_colors = words.COLOR_BOUNDS if shape else words.CHROMATIC
+    known_colors = words.COLOR_BOUNDS if shape else CHROMATIC
     if phrase.color is None or phrase.color not in known_colors:
         raise Undecided("unsupported", f"{phrase.head!r} can't be looked for")
     if shape:

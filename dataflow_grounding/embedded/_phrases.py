@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.embedded._picture import Box, Candidate, Picture
 from dataflow_grounding.embedded.captions import POSITION
+from dataflow_grounding.english.colors import COLORS
+from dataflow_grounding.english.nouns import singular
 
 # How far the middle of a thing on the left may be from the left side, in parts of the picture's
 # width; so for all sides.
@@ -66,7 +67,7 @@ def parse_phrase(text: str) -> Phrase:
 
 
 def _only_color(modifiers: Sequence[str]) -> str | None:
-    colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
+    colors = {COLORS[word] for word in modifiers if word in COLORS}
     if len(colors) > 1:
         raise Undecided("unsupported", "only one colour at a time can be looked for")
     return next(iter(colors), None)
@@ -111,7 +112,7 @@ def _count(word: str) -> int | None:
 
 
 def _refuse_unknown(modifiers: Sequence[str]) -> None:
-    known = {*words.COLORS, *words.SIZES, *words.POSITIONS, *words.HARMLESS}
+    known = {*COLORS, *words.SIZES, *words.POSITIONS, *words.HARMLESS}
     for word in modifiers:
         if _count(word) is None and word not in known:
             raise Undecided("unsupported", f"{word!r} is not understood")

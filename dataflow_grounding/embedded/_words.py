@@ -18,8 +18,6 @@ def _terms(name: str) -> dict[str, str]:
 ARTICLES = _words("articles")
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
 NEGATIONS = _words("negations")
-CHROMATIC = _terms("chromatic")
-COLORS = CHROMATIC | _terms("achromatic")
 COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
 SIZES = _words("sizes")
 POSITIONS = _terms("positions")

@@ -5,9 +5,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dataflow_grounding.data.heads import ends_phrase
-from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.embedded import _words as words
+from dataflow_grounding.english.colors import COLORS
+from dataflow_grounding.english.heads import ends_phrase
+from dataflow_grounding.english.nouns import singular
 
 # A longer text is not a caption; only its beginning is read, so that time stays bounded.
 _MOST_CHARACTERS = 20_000
@@ -116,7 +117,7 @@ def _is_article_or_number(word: str) -> bool:
 
 
 def _is_modifier(word: str) -> bool:
-    return word in words.COLORS or word in words.SIZES
+    return word in COLORS or word in words.SIZES
 
 
 def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:

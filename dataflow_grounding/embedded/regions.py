@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
-from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.nouns import PAIRS, plural, singular
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.embedded._colors import color_mask, find_regions
 from dataflow_grounding.embedded._faces import find_faces
 from dataflow_grounding.embedded._picture import Array, Box, Picture, box_of
+from dataflow_grounding.english.colors import CHROMATIC
+from dataflow_grounding.english.heads import head_of
+from dataflow_grounding.english.nouns import PAIRS, plural, singular
 
 _DOMINANT_SHARE = 0.5  # of the pixels looked at: less is no clear colour
 _SAME_REGION_IOU = 0.5  # of two proposed boxes that overlap by as much, the smaller is left out
@@ -106,7 +107,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
     # of clear colours alone: not black, white, grey or brown
-    for term in dict.fromkeys(words.CHROMATIC.values()):
+    for term in dict.fromkeys(CHROMATIC.values()):
         regions = find_regions(picture, term)
         boxes += [region.bbox for region in regions if region.is_steady]
     boxes += _boxes_within_edges(picture)

@@ -9,7 +9,7 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.english.heads import head_of
 
 ONE = "object"  # the class of all phrases, if there is only one
 # Remarks about classes' numbers.

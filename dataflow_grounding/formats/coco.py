@@ -25,7 +25,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, 
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.json_lists import lists_in
 from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
-from dataflow_grounding.data.spans import Span, whole_words
+from dataflow_grounding.english.spans import Span, whole_words
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import ONE, Classes, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder

@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries, PassedOver
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.spans import Span, clean_caption, find_spans
+from dataflow_grounding.english.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.rotated import rotated_box_of
 

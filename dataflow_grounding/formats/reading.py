@@ -37,8 +37,8 @@ from dataflow_grounding.data.records import (
     whole_number,
 )
 from dataflow_grounding.data.rows import file_type_of, read_rows
-from dataflow_grounding.data.spans import Span, clean_caption, find_spans, nearest_place
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.english.spans import Span, clean_caption, find_spans, nearest_place
 from dataflow_grounding.formats.format import Format, is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.formats.stated_twice import CountedPlaces

@@ -28,8 +28,8 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
-from dataflow_grounding.data.spans import Span, find_spans
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.english.spans import Span, find_spans
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import ExportPictures, Picture
 from dataflow_grounding.formats.format import (

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import is_box, is_number
-from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.english.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
 from dataflow_grounding.formats.label_files import LEFT_OUT

@@ -7,7 +7,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.boxes.regions import boxes_reach_out
 from dataflow_grounding.data.expressions import Expression, Instance, Region
 from dataflow_grounding.data.records import Record, expression_id
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.english.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
 from dataflow_grounding.tasks.grounding import Found

@@ -14,9 +14,9 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import instances_on, places_of
 from dataflow_grounding.data.expressions import Expression, Instance, Region
 from dataflow_grounding.data.records import Update
-from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.data.verification import Verification
 from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.english.spans import find_spans
 from dataflow_grounding.operators._expressions import texts_of, within_image
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.region_tasks import Check, Merged

@@ -3,7 +3,7 @@
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, Operator, Record, Serving, Update, open_image
 from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.data.expressions import Region, check_labels_were_read, read_regions
-from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.english.spans import clean_caption
 from dataflow_grounding.tasks import image_caption
 from dataflow_grounding.trust.choice import choice_of
 

@@ -14,7 +14,7 @@ from dataflow_grounding import (
 )
 from dataflow_grounding.boxes.regions import instances_on
 from dataflow_grounding.data.expressions import Expression, Region
-from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.english.spans import find_spans
 from dataflow_grounding.tasks import Merged, grounding_expression
 
 

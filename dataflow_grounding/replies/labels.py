@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.english.heads import head_of
+from dataflow_grounding.english.nouns import ARTICLES, singular
 
 _BETWEEN_WORDS = lazy_pattern(r"[\s_-]+")
 _WORD = lazy_pattern(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+")
-_ARTICLES = frozenset(["a", "an", "the"])
 _NEGATIONS = frozenset(["no", "not", "without"])
 _SIDES = frozenset(["left", "right", "top", "bottom", "middle", "center", "centre"])
 _AROUND = " \t\r\n.,:;!\"'`*“”‘’「」«»。，、：；！"  # characters around a label that say nothing
@@ -67,7 +66,7 @@ def folded(text: str) -> str:
 @lru_cache(maxsize=2048)
 def _without_articles(text: str) -> str:
     words = folded(text).split(" ")
-    without_articles = [word for word in words[:-1] if word not in _ARTICLES]
+    without_articles = [word for word in words[:-1] if word not in ARTICLES]
     # an "a" at the end is no article: "plan A"
     return " ".join([*without_articles, words[-1]]) or folded(text)
 
@@ -83,7 +82,7 @@ def _words_of(text: str) -> frozenset[str]:
     """A text's words, folded, in the singular and without articles."""
     plain = with_whole_negations(unicodedata.normalize("NFKC", text).replace("_", " "))
     words = _WORD.findall(plain)
-    but_last = [word for word in words[:-1] if word not in _ARTICLES]
+    but_last = [word for word in words[:-1] if word not in ARTICLES]
     return frozenset(singular(word) for word in [*but_last, *words[-1:]])
 
 

@@ -23,11 +23,11 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import (
     Record,
     annotated_column,
+    caption_of_spans,
     is_box,
     is_number,
     stated_size,
 )
-from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.images.files import read_header
 from dataflow_grounding.review._overlay import (
     JUDGEMENT,

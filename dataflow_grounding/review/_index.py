@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
-from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     doubt_of_reply,
     is_number,
     path_of,
 )
+from dataflow_grounding.english.heads import head_of
 from dataflow_grounding.review._record_view import (
     MEANING,
     Expression,

@@ -8,8 +8,12 @@ from itertools import count
 from typing import Any
 
 from dataflow_grounding.data.expressions import OF_A_SHAPE
-from dataflow_grounding.data.records import Record, annotated_column, expression_id
-from dataflow_grounding.data.spans import caption_of_spans
+from dataflow_grounding.data.records import (
+    Record,
+    annotated_column,
+    caption_of_spans,
+    expression_id,
+)
 from dataflow_grounding.evaluation.metrics.annotations import is_span
 from dataflow_grounding.review._record_view import Expression, expressions_of
 

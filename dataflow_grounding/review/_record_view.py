@@ -19,6 +19,7 @@ from dataflow_grounding.data.records import (
     Record,
     annotated_column,
     any_expression_rows,
+    caption_of_spans,
     doubt_of_reply,
     is_negative,
     is_number,
@@ -27,7 +28,6 @@ from dataflow_grounding.data.records import (
     verdict_of,
     was_checked,
 )
-from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE

@@ -14,11 +14,17 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.pictures import pictures
-from dataflow_grounding.data.records import DOUBT, Record, is_number, path_of, was_checked
+from dataflow_grounding.data.records import (
+    DOUBT,
+    Record,
+    caption_of_spans,
+    is_number,
+    path_of,
+    was_checked,
+)
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
-from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.review._decisions import Decisions, RecordReview, review_files
 from dataflow_grounding.review._index import Index, Item, items_of, marks_of

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
-from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.english.nouns import ARTICLES
+from dataflow_grounding.english.spans import clean_caption
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
 from dataflow_grounding.tasks.request import (
@@ -21,7 +22,6 @@ from dataflow_grounding.tasks.texts import is_no_text
 
 # A word, or a letter of a script without blanks between words.
 _WORD = lazy_pattern(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-_ARTICLES = frozenset(["a", "an", "the"])
 # Spellings of one word are more alike: "bleu" and "blue" are 0.75, "red" and "green" 0.5.
 _ANOTHER_WORD = 0.5
 
@@ -116,4 +116,4 @@ def _is_cleaned(cleaned: str, caption: str) -> bool:
 
 def _words(text: str) -> list[str]:
     words: list[str] = _WORD.findall(clean_caption(text).casefold())
-    return [word for word in words if word not in _ARTICLES]
+    return [word for word in words if word not in ARTICLES]

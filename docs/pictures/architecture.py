@@ -38,6 +38,7 @@ DOES = {
     "images": "picture files: reading, sizes, drawing",
     "boxes": "geometry, coordinates, box formats by model",
     "data": "records and rows: reading, checking, storing",
+    "english": "nouns, heads of phrases, colours' names, places of phrases in captions",
     "_util": "errors, terminal output, secrets, environment, files",
 }
 """What each room does, in a few words."""

@@ -27,6 +27,7 @@ from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import (
     Record,
     as_json,
+    caption_of_spans,
     dump_line,
     image_id_of,
     read_text,
@@ -275,3 +276,10 @@ def test_an_update_reads_as_its_file_would() -> None:
     for value in ({1, 2}, object(), b"x", Path("x"), numpy.float64("nan")):
         with pytest.raises((TypeError, ValueError)):
             as_json({"x": value})
+
+
+def test_an_empty_cleaned_caption_gives_way_to_the_caption() -> None:
+    assert caption_of_spans({"cleaned_caption": "", "caption": "A cat."}) == "A cat."
+    assert caption_of_spans({"cleaned_caption": ["x"], "caption": "A cat."}) == "A cat."
+    assert caption_of_spans({"cleaned_caption": "a cat", "caption": "A cat."}) == "a cat"
+    assert caption_of_spans({"caption": 7}) == ""

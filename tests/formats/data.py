@@ -13,7 +13,7 @@ from typing import Any
 import PIL.Image
 from hypothesis import strategies as st
 
-from dataflow_grounding.data.spans import clean_caption, find_spans
+from dataflow_grounding.english.spans import clean_caption, find_spans
 from dataflow_grounding.formats import write
 from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.session import Session

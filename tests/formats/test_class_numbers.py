@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dataflow_grounding.data.classes import classes_of
-from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.english.heads import head_of
 from tests.formats import data
 from tests.formats.data import command, facts_of, record, refused, review, succeeds, told
 from tests.support.labelled import saved

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
-from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.english.heads import head_of
 from dataflow_grounding.formats import READ, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.samples import Exported

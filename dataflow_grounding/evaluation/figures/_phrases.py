@@ -6,7 +6,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
-from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.english.spans import clean_caption
 
 Expression: TypeAlias = Mapping[str, Any]
 

@@ -28,7 +28,7 @@ from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import Row, read_rows
-from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.english.spans import clean_caption
 from dataflow_grounding.evaluation.figures._phrases import said_twice, sharing_boxes
 from dataflow_grounding.evaluation.figures.alike import Place, alike_in
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest, tell_apart

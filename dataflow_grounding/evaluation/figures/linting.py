@@ -20,11 +20,11 @@ from dataflow_grounding.boxes.geometry import (
 )
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.expressions import Instance
-from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.records import (
     STATUSES,
     Record,
     any_expression_rows,
+    caption_of_spans,
     has_id,
     is_score,
     path_of,
@@ -32,9 +32,10 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
 from dataflow_grounding.data.rows import Row, read_rows
-from dataflow_grounding.data.spans import as_compared, caption_of_spans, find_spans
 from dataflow_grounding.engine.image_memo import log_of, remembered
 from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.english.heads import head_of
+from dataflow_grounding.english.spans import as_compared, find_spans
 from dataflow_grounding.evaluation.figures._phrases import (
     said_twice,
     same_box_twice,

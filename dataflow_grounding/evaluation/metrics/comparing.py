@@ -23,8 +23,8 @@ from dataflow_grounding.boxes.geometry import box_of, iou
 from dataflow_grounding.boxes.matching import each_thing_once, first_free, scored_boxes
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.pictures import pictures
-from dataflow_grounding.data.records import is_negative, is_number
-from dataflow_grounding.data.spans import caption_of_spans, clean_caption
+from dataflow_grounding.data.records import caption_of_spans, is_negative, is_number
+from dataflow_grounding.english.spans import clean_caption
 from dataflow_grounding.evaluation.metrics.annotations import (
     Annotations,
     Source,

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow_grounding.data.spans import (
+from dataflow_grounding.english.spans import (
     Span,
-    caption_of_spans,
     clean_caption,
     find_spans,
     whole_words,
@@ -319,13 +318,6 @@ def test_a_long_caption_with_many_phrases() -> None:
 def test_captions_that_were_made_to_take_long(caption: str, phrase: str) -> None:
     """A search that is quadratic in their length would not come to an end."""
     find_spans([phrase], caption)
-
-
-def test_an_empty_cleaned_caption_gives_way_to_the_caption() -> None:
-    assert caption_of_spans({"cleaned_caption": "", "caption": "A cat."}) == "A cat."
-    assert caption_of_spans({"cleaned_caption": ["x"], "caption": "A cat."}) == "A cat."
-    assert caption_of_spans({"cleaned_caption": "a cat", "caption": "A cat."}) == "a cat"
-    assert caption_of_spans({"caption": 7}) == ""
 
 
 @pytest.mark.parametrize(

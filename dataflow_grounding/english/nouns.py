@@ -6,6 +6,7 @@ from dataflow_grounding._util.lazy import load_table
 
 _PLURALS: dict[str, Any] = load_table(__package__, "plurals.yaml")
 
+ARTICLES = frozenset(["a", "an", "the"])
 PAIRS = frozenset(_PLURALS["pairs"].split())
 """Nouns that are plural though they mean one thing: scissors, trousers."""
 

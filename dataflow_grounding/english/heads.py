@@ -4,7 +4,7 @@ import unicodedata
 from functools import lru_cache
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
-from dataflow_grounding.data.nouns import singular
+from dataflow_grounding.english.nouns import singular
 
 _WORD = lazy_pattern(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _NUMBERING = lazy_pattern(r"[\s#_(-]+\d{1,3}\)?$")  # " 2" of "cat 2", "(2)" of "cat (2)"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dataflow_grounding.data.heads import head_of
-from dataflow_grounding.data.nouns import plural, singular
+from dataflow_grounding.english.heads import head_of
+from dataflow_grounding.english.nouns import plural, singular
 
 
 @pytest.mark.parametrize(

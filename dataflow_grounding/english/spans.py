@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 
@@ -53,15 +53,6 @@ def clean_caption(caption: str) -> str:
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(sign) == "Cc" else sign for sign in text)
     return " ".join(text.split())
-
-
-def caption_of_spans(record: Mapping[str, Any]) -> str:
-    """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption."""
-    for key in ("cleaned_caption", "caption"):
-        text = record.get(key)
-        if isinstance(text, str) and text:
-            return text
-    return ""
 
 
 def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:

@@ -1,0 +1,1 @@
+"""What knows English: heads of phrases, nouns, colours' names, places of phrases in captions."""
