@@ -36,7 +36,7 @@ WAITING = [
         "docs/test_pages_run",
         "engine/test_outage",
         "engine/test_faults",
-        "scale/test_remote_results",
+        "bucket/test_remote_results",
         "engine/test_places",
         "serving/test_who_gets_the_key",
         "docs/test_scale_page",

@@ -42,11 +42,11 @@ class Bucket:
 
     def start(self) -> Running:
         """A process that sends what it has more often than usual."""
-        set_up = f"import dataflow_grounding.data.bucket as b; vars(b).update({QUICK})"
+        set_up = f"import dataflow_grounding.bucket.bucket as b; vars(b).update({QUICK})"
         return self.place.start(first=set_up)
 
     def run(self) -> Done:
-        with mock.patch.multiple("dataflow_grounding.data.bucket", **QUICK):
+        with mock.patch.multiple("dataflow_grounding.bucket.bucket", **QUICK):
             return self.place.run()
 
     def objects(self) -> dict[str, bytes]:

@@ -127,3 +127,9 @@ def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
+    """Write a file whole or not at all; unless `alone`, the last of several writers wins."""
+    with whole_file(path, alone=alone) as file:
+        file.write(data)

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
-from dataflow_grounding.data import bucket
 from dataflow_grounding.engine.costs import PARTS, costs_of
 from dataflow_grounding.serving.serving import FLEX
 

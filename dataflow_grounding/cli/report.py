@@ -3,8 +3,8 @@
 import click
 
 from dataflow_grounding._util.terminal import counted, progress
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
-from dataflow_grounding.data import bucket
 from dataflow_grounding.review.results import report_folder
 
 # files of a run that a report is made of; where the folder is remote, they are brought here

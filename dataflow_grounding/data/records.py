@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding._util.files import whole_file
 from dataflow_grounding._util.paths import is_absolute, open_input, path_within
 from dataflow_grounding.data.verification import read_verification
 
@@ -431,12 +430,6 @@ def read_object(path: str) -> dict[str, Any]:
     with suppress(OSError, BrokenRow), open_input(path) as file:
         return parse_line(file.read())
     return {}
-
-
-def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
-    """Write a file whole or not at all; unless `alone`, the last of several writers wins."""
-    with whole_file(path, alone=alone) as file:
-        file.write(data)
 
 
 def _no_constant(name: str) -> float:

@@ -11,21 +11,10 @@ from typing import Any
 from dataflow_grounding._util.addresses import may_be_named
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import absolute, joined, kind_of
+from dataflow_grounding._util.results_names import RUN_JSON
 from dataflow_grounding.data.dataframes import holds_bytes
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.rows import file_type_of
-
-CKPT = ".ckpt"
-"""The folder in a results folder where a run keeps its replies and what it has found out."""
-CALIBRATION = "calibration.json"
-"""The file in CKPT that says how the run's model writes boxes, where it was calibrated."""
-SHARDS = "shards"
-"""The folder in a results folder where the folders of its shards are."""
-LEGACY_STATE = os.path.join(CKPT, "labels.json")
-"""The file in a step's folder that says what its label files in a legacy format were made of."""
-PICTURES = "pictures"
-"""The folder in a results folder for pictures that were unpacked or fetched."""
-RUN_JSON = "run.json"
 
 
 def annotations_of(results: str) -> str:

@@ -23,17 +23,17 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     errors_as,
 )
-from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
+from dataflow_grounding._util.files import (
+    is_at,
+    locked_file,
+    remove_leftover,
+    whole_file,
+    write_bytes,
+)
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.json_lists import items_of, json_file, read_json
-from dataflow_grounding.data.records import (
-    BROKEN_ROW,
-    dump_line,
-    dump_text,
-    parse_line,
-    write_bytes,
-)
+from dataflow_grounding.data.records import BROKEN_ROW, dump_line, dump_text, parse_line
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.data.reviewed import are_as_reviewed, reviewed_path
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows

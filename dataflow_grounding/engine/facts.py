@@ -9,7 +9,8 @@ import zlib
 from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
-from dataflow_grounding.data.records import as_json, read_object, write_bytes
+from dataflow_grounding._util.files import write_bytes
+from dataflow_grounding.data.records import as_json, read_object
 
 NAME = "facts.json"
 

@@ -13,8 +13,8 @@ from typing import Any
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.number_table import NumberTable
+from dataflow_grounding._util.results_names import SHARDS
 from dataflow_grounding.data.dataframes import plain_value
-from dataflow_grounding.data.results_folder import SHARDS
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint."""

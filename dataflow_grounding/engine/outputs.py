@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, RunStopped
+from dataflow_grounding._util.results_names import SHARDS
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.data.records import Record, Update, dump_line, parse_line
-from dataflow_grounding.data.results_folder import SHARDS
 from dataflow_grounding.data.rows import RowWriter, remove_unfinished
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN, Step, no_marks, with_unseen

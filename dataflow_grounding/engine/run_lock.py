@@ -11,9 +11,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from dataflow_grounding._util.errors import FolderTaken, InputError, TakenOver, errors_as
-from dataflow_grounding._util.files import open_log
-from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding._util.files import open_log, write_bytes
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.engine.workers import in_background
 
 LOOK_SECONDS = 0.5  # between two looks of a run whether its claim is there

@@ -8,8 +8,9 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.data.records import image_id_of, write_bytes
-from dataflow_grounding.data.results_folder import SHARDS
+from dataflow_grounding._util.files import write_bytes
+from dataflow_grounding._util.results_names import SHARDS
+from dataflow_grounding.data.records import image_id_of
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.serving.serving import Serving
 

@@ -13,10 +13,10 @@ from typing import Any
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import new_file, portable, within
 from dataflow_grounding._util.paths import state_of
+from dataflow_grounding._util.results_names import LEGACY_STATE
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import name_within, read_object
-from dataflow_grounding.data.results_folder import LEGACY_STATE
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import Step
 

@@ -5,9 +5,8 @@ import io
 import os
 
 from dataflow_grounding._util.errors import InputError, errors_as
-from dataflow_grounding._util.files import within
-from dataflow_grounding.data.records import write_bytes
-from dataflow_grounding.data.results_folder import PICTURES
+from dataflow_grounding._util.files import within, write_bytes
+from dataflow_grounding._util.results_names import PICTURES
 from dataflow_grounding.images.files import open_picture
 
 # Pillow's name of a format → the ending of its files, where that isn't the name itself.

@@ -22,7 +22,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.expressions import check_labels_were_read, read_regions
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row

@@ -15,8 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.files import open_log, within
+from dataflow_grounding._util.results_names import PICTURES
 from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.data.results_folder import PICTURES
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.picture_folder import put_picture

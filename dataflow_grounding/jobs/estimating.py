@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import Record, as_json, dump_text
 from dataflow_grounding.data.rows import Row

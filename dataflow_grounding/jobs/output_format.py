@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.data.results_folder import LEGACY_STATE
+from dataflow_grounding._util.results_names import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.spec.user_code import in_one_line, named
 

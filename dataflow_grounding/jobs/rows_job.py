@@ -16,10 +16,10 @@ from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.nearest import nearest, nearest_file
 from dataflow_grounding._util.paths import joined, kind_of, state_of
+from dataflow_grounding._util.results_names import CKPT, PICTURES
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
-from dataflow_grounding.data.results_folder import CKPT, PICTURES
 from dataflow_grounding.data.rows import Row, RowWriter, as_line
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.facts import fact, keep_fact

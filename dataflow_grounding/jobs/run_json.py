@@ -7,11 +7,12 @@ from typing import Any
 
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.results_names import RUN_JSON
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of

@@ -7,9 +7,9 @@ from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data import bucket
+from dataflow_grounding._util.results_names import CKPT, RUN_JSON
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import CKPT, RUN_JSON
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dataflow_grounding._util.files import portable, within
+from dataflow_grounding._util.files import portable, within, write_bytes
 from dataflow_grounding.data.expressions import Expression
-from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import marks_of
 from dataflow_grounding.images.drawing import draw_marks
 from dataflow_grounding.images.image import Image

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.storage import FileStorage, before_looking
 from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options

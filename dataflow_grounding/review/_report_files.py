@@ -19,9 +19,8 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import quote
 
 from dataflow_grounding._util.errors import InputError, RecordError
-from dataflow_grounding._util.files import new_file, whole_file, within
+from dataflow_grounding._util.files import new_file, whole_file, within, write_bytes
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.images.image import ImageFile, url_of

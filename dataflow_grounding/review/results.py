@@ -11,7 +11,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, errors_a
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import addressed
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.records import Record, dump_text, read_object
 from dataflow_grounding.data.remarks import remarks_in
 from dataflow_grounding.data.results_folder import (

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute, is_absolute
+from dataflow_grounding._util.results_names import CKPT, PICTURES, SHARDS
 from dataflow_grounding._util.terminal import addressed, say
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.records import STATUSES, read_object, whole_number
-from dataflow_grounding.data.results_folder import CKPT, PICTURES, SHARDS, stated_in
+from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, read_rows, write_text
 from dataflow_grounding.engine.costs import paid_by_step, prices_of_judge, stated_prices, total_of
 from dataflow_grounding.engine.execute import refuse_foreign

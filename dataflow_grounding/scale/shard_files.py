@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, RunStopped
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.rows import RowWriter, as_line
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures

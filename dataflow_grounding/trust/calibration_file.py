@@ -20,14 +20,14 @@ from pydantic import TypeAdapter
 
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.files import within
+from dataflow_grounding._util.files import within, write_bytes
 from dataflow_grounding._util.paths import bare_address
+from dataflow_grounding._util.results_names import CALIBRATION
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, FrameMap
 from dataflow_grounding.boxes.formats import find_box_format, map_of
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.results_folder import CALIBRATION
+from dataflow_grounding.data.records import read_object
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.trust.maps import MEASURED, format_in_frames

@@ -25,7 +25,7 @@ DOES = {
     "testing": "a local model server for tests",
     "review": "the report, the review page, the certificate",
     "evaluation": "comparing, counting, linting",
-    "scale": "Ray, shards, merging, buckets",
+    "scale": "Ray, shards, merging",
     "operators": "the steps: what to ask for a record",
     "formats": "other tools' files: COCO, YOLO, …",
     "embedded": "the built-in grounder: OpenCV, no model",
@@ -38,7 +38,8 @@ DOES = {
     "images": "picture files: reading, sizes, drawing",
     "boxes": "geometry, coordinates, box formats by model",
     "data": "records and rows: reading, checking, storing",
-    "english": "nouns, heads of phrases, colours' names, places of phrases in captions",
+    "bucket": "results in s3://, gs://, hf://",
+    "english": "nouns, colours, spans in captions",
     "_util": "errors, terminal output, secrets, environment, files",
 }
 """What each room does, in a few words."""

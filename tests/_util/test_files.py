@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.files import new_file, open_log, portable, within
-from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding._util.files import new_file, open_log, portable, within, write_bytes
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
 from tests.support.workplace import command
 
@@ -254,7 +253,7 @@ JOINED = {
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
-    "data/bucket.py": {"name", "subfolder", "posixpath.basename(address)"},
+    "bucket/bucket.py": {"name", "subfolder", "posixpath.basename(address)"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
     "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up

@@ -14,7 +14,7 @@ import pytest
 from dataflow_grounding import OpenAIServing, PhraseGrounder
 from dataflow_grounding._util.errors import InputError, ServerFault
 from dataflow_grounding._util.terminal import say_json
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.testing import Fault, LoopbackServer, on
 from tests.support.forking import Forked

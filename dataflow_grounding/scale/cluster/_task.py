@@ -21,10 +21,10 @@ from dataflow_grounding._util.errors import (
     RunStopped,
 )
 from dataflow_grounding._util.files import within
+from dataflow_grounding._util.results_names import CKPT
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data import bucket
-from dataflow_grounding.data.results_folder import CKPT
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.engine.execute import MakeRun, execute
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step

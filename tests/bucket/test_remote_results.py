@@ -24,7 +24,7 @@ from dataflow_grounding import (
     Pipeline,
 )
 from dataflow_grounding._util.errors import TakenOver
-from dataflow_grounding.data import bucket
+from dataflow_grounding.bucket import bucket
 from dataflow_grounding.review import publish
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.forking import Forked
@@ -47,7 +47,7 @@ from tests.support.workplace import (
 pytestmark = pytest.mark.slow
 
 ROWS = 30
-QUICK = "import dataflow_grounding.data.bucket as b; b.SEND_SECONDS = 0.3"
+QUICK = "import dataflow_grounding.bucket.bucket as b; b.SEND_SECONDS = 0.3"
 
 
 @pytest.fixture(scope="module")

@@ -42,13 +42,12 @@ from dataflow_grounding._util.errors import (
     TakenOver,
     errors_as,
 )
-from dataflow_grounding._util.files import open_log, whole_file, within
+from dataflow_grounding._util.files import open_log, whole_file, within, write_bytes
 from dataflow_grounding._util.paths import has_scheme, joined, state_of
+from dataflow_grounding._util.results_names import CALIBRATION, CKPT, PICTURES, RUN_JSON, SHARDS
 from dataflow_grounding._util.stores import file_version, place_of, system_errors
 from dataflow_grounding._util.terminal import say, show_as
 from dataflow_grounding._util.threads import in_threads
-from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.results_folder import CALIBRATION, CKPT, PICTURES, RUN_JSON, SHARDS
 
 T = TypeVar("T")
 
@@ -96,7 +95,7 @@ class _Bucket:
                 os.makedirs(root, exist_ok=True)
                 stated = {"address": address, "part": subfolder, "id": token_hex(8)}
                 write_bytes(mark, json.dumps(stated).encode())
-        self._writer = str(read_object(mark).get("id"))
+        self._writer = str(_object_in(mark).get("id"))
 
     def here(self, *path: str) -> str:
         """Return where a file is on this machine; InputError where it could leave the root."""
@@ -177,7 +176,7 @@ class _Bucket:
 
     def bring_changes(self) -> None:
         """Bring what runs read where it has changed there, also over changes here."""
-        sent = read_object(self.here(_SENT))
+        sent = _object_in(self.here(_SENT))
         now: dict[str, list[Any]] = {}  # what _SENT will say: of files that are gone there nothing
         to_bring: dict[str, str] = {}  # versions by path
         for path, version in self.files_there(self.subfolder):
@@ -284,7 +283,7 @@ class _Bucket:
         self._send_changed(path for path in paths if path.name.endswith(_ROWS))
 
     def _send_changed(self, paths: Iterable[Path]) -> None:
-        sent = read_object(self.here(_SENT))
+        sent = _object_in(self.here(_SENT))
         changed: dict[str, list[int]] = {}  # states by path
         for path in paths:
             name = path.relative_to(self.root).as_posix()
@@ -327,6 +326,13 @@ class _Bucket:
     def failing_to_write(self) -> errors_as:
         what = f"all is kept in {self.folder_in_words}, but can't write {self.address}"
         return errors_as(StorageFailed, what, again=True)
+
+
+def _object_in(path: str) -> dict[str, Any]:
+    """Return the JSON object in a file of this module's own; {} if it is missing or damaged."""
+    with suppress(OSError, TypeError, ValueError):
+        return dict(json.loads(Path(path).read_bytes()))
+    return {}
 
 
 def local(results: str, subfolder: str = "") -> str:

@@ -1,0 +1,1 @@
+"""Results in buckets, worked on in a folder of this machine."""
