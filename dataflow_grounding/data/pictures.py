@@ -13,7 +13,7 @@ _TEXT_OF = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=j
 
 
 class _Pictures(Iterable[dict[str, Any]]):
-    """Records by picture, as the bytes of their JSON: objects take six times of that."""
+    """Records by picture. Only second and later ones of a picture are kept, as bytes of JSON."""
 
     def __init__(
         self,
@@ -21,18 +21,34 @@ class _Pictures(Iterable[dict[str, Any]]):
         name_of: Callable[[Mapping[str, Any]], str],
         apart: str,
     ) -> None:
-        self._records_of_key: dict[str | int, list[bytes]] = {}
-        for number, record in enumerate(records):
-            name = name_of(record)
+        can_be_read_again = iter(records) is not records
+        self._records = records if can_be_read_again else list(records)
+        self._name_of = name_of
+        self._apart = apart
+        self._further: dict[str | int, list[bytes]] = {}  # by what `_keyed` gives
+        keys = set()
+        for key, record in self._keyed():
+            if key in keys:
+                kept = _TEXT_OF(record).encode(errors="surrogatepass")
+                self._further.setdefault(key, []).append(kept)
+            keys.add(key)
+
+    def _keyed(self) -> Iterator[tuple[str | int, Mapping[str, Any]]]:
+        """Yield each record after its picture's name; one that stays apart after its number."""
+        for number, record in enumerate(self._records):
+            name = self._name_of(record)
             imported: Any = record.get(_IMPORTED)
-            is_of_entry = isinstance(imported, Mapping) and imported.get("format") == apart
-            is_apart = not name or is_of_entry
-            kept = _TEXT_OF(record).encode(errors="surrogatepass")
-            self._records_of_key.setdefault(number if is_apart else name, []).append(kept)
+            is_of_entry = isinstance(imported, Mapping) and imported.get("format") == self._apart
+            yield (number if is_of_entry or not name else name), record
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for kept in self._records_of_key.values():
-            yield _joined([json.loads(record.decode(errors="surrogatepass")) for record in kept])
+        keys = set()
+        for key, record in self._keyed():
+            if key not in keys:
+                keys.add(key)
+                further = self._further.get(key, ())
+                others = [json.loads(kept.decode(errors="surrogatepass")) for kept in further]
+                yield _joined([dict(record), *others])
 
 
 def pictures(
@@ -47,7 +63,7 @@ def pictures(
     be gone through more than once.
 
     Args:
-        records: All of a data set. They are kept as JSON: 50,000 of five boxes take 50 MB.
+        records: All of a data set. They are read twice; what can be read only once is kept.
         name_of: Returns what a record's picture is called; "" for one that names none.
         apart: A format. Records of its import stay apart, because each goes back to its own entry.
 
