@@ -20,6 +20,7 @@ from .embedded import EmbeddedServing as EmbeddedServing
 from .engine.options import RunOptions as RunOptions
 from .engine.plan import Ask as Ask
 from .engine.plan import Partial as Partial
+from .engine.recorded import RecordedServing as RecordedServing
 from .engine.summary import Summary as Summary
 from .errors import InputError as InputError
 from .errors import RecordError as RecordError
@@ -65,7 +66,6 @@ from .replies import read_object as read_object
 from .review import publish as publish
 from .serving import GeminiServing as GeminiServing
 from .serving import OpenAIServing as OpenAIServing
-from .serving import RecordedServing as RecordedServing
 from .serving import Reply as Reply
 from .serving import Serving as Serving
 from .tasks import Found as Found

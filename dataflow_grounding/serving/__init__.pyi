@@ -4,7 +4,6 @@ from .gemini import GeminiServing as GeminiServing
 from .local import LocalServing as LocalServing
 from .openai_compatible import OpenAIServing as OpenAIServing
 from .openai_sdk import OpenAISdkServing as OpenAISdkServing
-from .recorded import RecordedServing as RecordedServing
 from .serving import Reply as Reply
 from .serving import Serving as Serving
 from .serving import Usage as Usage

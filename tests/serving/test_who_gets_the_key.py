@@ -31,8 +31,8 @@ from tests.support.workplace import Workplace, one_after_another
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = {"LocalServing", "RecordedServing"}
-"""Servings that send nothing themselves."""
+ELSEWHERE = {"LocalServing"}
+"""Sends nothing."""
 
 AT_ONCE = "import dataflow_grounding.engine.senders.outage as e; e.UNREACHABLE_TRIES = 1"
 """Who is not trusted is given up at the first try."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dataflow_grounding import PhraseGrounder, RegionMarker, ground
+from dataflow_grounding import PhraseGrounder, RecordedServing, RegionMarker, ground
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
-from dataflow_grounding.serving import OpenAIServing, RecordedServing, Serving
+from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.testing import (
     EchoAnswers,
     LoopbackServer,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dataflow_grounding import EmbeddedServing, PhraseGrounder, RecordedServing, RegionMarker
+from dataflow_grounding import (
+    EmbeddedServing,
+    PhraseGrounder,
+    RecordedServing,
+    RegionMarker,
+    RunOptions,
+)
 from dataflow_grounding._util.errors import InputError, RequestRefused
+from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, on
 from tests.support import faults
@@ -46,6 +55,31 @@ def test_what_was_recorded_is_played_back_without_the_endpoint(
         RequestRefused, match=r"replies\.jsonl holds no reply to this phrase_grounding request"
     ):
         grounder(RecordedServing(path))(rows[9])
+
+
+def test_a_recording_is_a_log_of_replies(
+    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    server = serves()
+    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    first = grounder(RecordedServing(path, serving))(rows[:3])
+    with holding(current_options, RunOptions(replies=str(path))):
+        assert PhraseGrounder(serving, check_every=None)(rows[:3]) == first
+    assert server.count() == 3
+
+
+def test_a_recording_of_an_earlier_version_is_played_back(
+    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    serving = OpenAIServing(serves().base_url, "loopback", box_format="xyxy_px")
+    first = grounder(RecordedServing(path, serving))(rows[:3])
+    head, *lines = map(json.loads, path.read_text().splitlines())
+    written = ("key", "reply", "finish_reason", "usage", "refusal")
+    earlier = [{name: line[name] for name in written} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [head, *earlier]))
+    assert grounder(RecordedServing(path))(rows[:3]) == first
 
 
 def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
