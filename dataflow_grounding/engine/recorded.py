@@ -53,7 +53,7 @@ class RecordedServing(Serving):
             self._head = _read_head(self.path)
         else:
             self._head = _head_of(serving)
-        self._identity: dict[str, Any]
+        self._identity: JsonObject
         if serving is None:
             self._play_back()
         else:
@@ -84,10 +84,10 @@ class RecordedServing(Serving):
         self.takes_turns = True
         self.takes_probes = False  # it has no reply to a picture that its run didn't show
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         return self._identity
 
-    def identity_there(self) -> dict[str, Any]:
+    def identity_there(self) -> JsonObject:
         return {**self._identity, "endpoint": self._head["recorded"]["endpoint"]}
 
     async def answer(self, request: Request[Any]) -> Reply:
@@ -124,7 +124,7 @@ class RecordedServing(Serving):
                 data = b"\n" + data  # after a line that a killed process has begun
             append(file.fileno(), data, size)
 
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+    def thinking_fields(self, level: str) -> JsonObject | None:
         # A recorded request has its own fields in its key: it is found, or isn't there.
         return {} if self._serving is None else self._serving.thinking_fields(level)
 
@@ -135,7 +135,7 @@ class RecordedServing(Serving):
 
 def _head_of(serving: Serving) -> JsonObject:
     """`keyed_by_endpoint` and `is_vlm` are true where they aren't stated."""
-    head: dict[str, Any] = {
+    head: dict[str, object] = {
         "recorded": masked(serving.identity_there()),
         "box_format": serving.box_format,
     }

@@ -7,11 +7,11 @@ and `usage_in`.
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.finish_reasons import BLOCKED, BROKEN_OFF, is_one_of
 from dataflow_grounding.serving.http_errors import is_about_content
@@ -128,7 +128,7 @@ class _Stream:
     """
 
     def __init__(self) -> None:
-        self._whole: dict[str, Any] = {}  # of each key of the chunks, the last value
+        self._whole: dict[str, object] = {}  # of each key of the chunks, the last value
         # of the choice with index 0: of each key but `delta`, the last value
         self._choice: dict[str, Any] = {}
         self._texts: dict[str, str] = {}  # its message's texts by their keys, such as `content`
@@ -152,7 +152,7 @@ class _Stream:
             if is_first:
                 self._add_choice(choice)
 
-    def _add_choice(self, choice: dict[str, Any]) -> None:
+    def _add_choice(self, choice: JsonObject) -> None:
         for key, value in choice.items():
             if key != "delta" and value is not None:
                 self._choice[key] = value
@@ -168,7 +168,7 @@ class _Stream:
             arguments = call["function"].get("arguments") or ""
             self._calls[index] = self._calls.get(index, "") + arguments
 
-    def completion(self) -> dict[str, Any]:
+    def completion(self) -> JsonObject:
         """Return the completion of all chunks. Raises ValueError where the stream has no end."""
         has_ended = self._is_done or self._choice.get("finish_reason")
         states_error = self._whole.get("error")  # this says why it has no end
@@ -177,14 +177,14 @@ class _Stream:
         if not self._choice:
             return self._whole
         # A body that is one chunk may have the message whole.
-        message: dict[str, Any] = {**self._choice.get("message", {}), **self._texts}
+        message = {**self._choice.get("message", {}), **self._texts}
         if self._calls:
             calls = self._calls.values()
             message["tool_calls"] = [{"function": {"arguments": each}} for each in calls]
         return {**self._whole, "choices": [{**self._choice, "message": message}]}
 
 
-def error_in(completion: Any) -> dict[str, Any] | None:
+def error_in(completion: Any) -> JsonObject | None:
     """Return an error inside a 200: a stated one, or the reason of a server that broke off."""
     if not isinstance(completion, dict):
         return None
@@ -197,9 +197,7 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     return _stated_error(completion, choice) or _broken_off_error(choice)
 
 
-def _stated_error(
-    completion: Mapping[str, Any], choice: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def _stated_error(completion: JsonObject, choice: JsonObject) -> JsonObject | None:
     """MiniMax states it in `base_resp`; others in the body or its choice, also as a text."""
     of_minimax = completion.get("base_resp")  # {"status_code": 1004, "status_msg": "…"}
     if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
@@ -213,7 +211,7 @@ def _stated_error(
     return None
 
 
-def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
+def _broken_off_error(choice: JsonObject) -> JsonObject | None:
     finish_reason = choice.get("finish_reason")
     # OpenRouter also states its provider's reason. Where a text came, OpenRouter takes it for
     # whole, and the provider's reason doesn't count.
@@ -235,7 +233,7 @@ def _has_text(message: Any) -> bool:
     return bool(message.get("content") or message.get("tool_calls"))
 
 
-def _is_error(said: Mapping[str, Any]) -> bool:
+def _is_error(said: JsonObject) -> bool:
     """Some gateways send a code with each answer: 200, or 0 without a message, is no error."""
     code = said.get("code")
     if code in (200, "200"):
@@ -253,7 +251,7 @@ def _first_choice(choices: list[Any]) -> Any:
     return choices[0]
 
 
-def reply_in(data: dict[str, Any], hold: float) -> Reply:
+def reply_in(data: JsonObject, hold: float) -> Reply:
     """Return a completion's reply. Raises KeyError, TypeError, IndexError or AttributeError."""
     choice = _first_choice(data["choices"])
     message = choice["message"]
@@ -281,7 +279,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     )
 
 
-def _text_and_arguments(message: dict[str, Any]) -> str:
+def _text_and_arguments(message: JsonObject) -> str:
     """Where a gateway asks for JSON by a tool, the call's arguments are the reply."""
     text = _text(message.get("content"))
     arguments = _arguments_of_call(message)  # BerriAI/litellm#6741
@@ -293,7 +291,7 @@ def _text_and_arguments(message: dict[str, Any]) -> str:
     return f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
 
 
-def _arguments_of_call(message: dict[str, Any]) -> str:
+def _arguments_of_call(message: JsonObject) -> str:
     """The arguments as JSON; empty where there isn't exactly one call."""
     calls = [call["function"] for call in message.get("tool_calls") or []]
     if message.get("function_call"):

@@ -20,6 +20,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving.serving import Reply, Usage
 from dataflow_grounding.tasks.request import Request
 
@@ -124,9 +125,9 @@ class LoadedModel:
             (len(tokens),), nobody_waits, dtype=self._torch.bool, device=tokens.device
         )
 
-    def _conversation(self, asked: Asked) -> list[dict[str, Any]]:
+    def _conversation(self, asked: Asked) -> list[JsonObject]:
         request = asked.request
-        content: list[dict[str, Any]] = [
+        content: list[JsonObject] = [
             {"type": "image", "image": picture} for picture in asked.pictures
         ]
         # A caption may hold the text of a special token, such as `<|im_end|>`, which would mean
@@ -174,7 +175,7 @@ def message_of(error: BaseException) -> str:
     return excerpt(str(error) or type(error).__name__, 300)
 
 
-def _sampling(temperature: float) -> dict[str, Any]:
+def _sampling(temperature: float) -> JsonObject:
     if temperature:
         return {"do_sample": True, "temperature": temperature}
     # The model's own settings for sampling are unset: transformers would warn that they have no
@@ -186,7 +187,7 @@ def _load(serving: Any) -> tuple[Any, Any]:
     """The processor and the model."""
     import transformers
 
-    from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
+    from_hub: JsonObject = {"revision": serving.revision, "trust_remote_code": False}
     # `from_hub` comes second and replaces settings of the user's: these can't have code run that
     # comes with a model.
     processor = transformers.AutoProcessor.from_pretrained(
@@ -217,7 +218,7 @@ def _check_adapter(model: str) -> None:
         )
 
 
-def _check_weights(loading_info: dict[str, Any]) -> None:
+def _check_weights(loading_info: JsonObject) -> None:
     """transformers fills parts without weights with random numbers, and only warns."""
     without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
     if without_weights:
@@ -241,5 +242,5 @@ def _with_escaped_start(token: re.Match[str]) -> str:
     return f"\\u{ord(text[0]):04x}{text[1:]}"
 
 
-def _text_parts(text: str) -> list[dict[str, Any]]:
+def _text_parts(text: str) -> list[JsonObject]:
     return [{"type": "text", "text": text}]

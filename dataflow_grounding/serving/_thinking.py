@@ -5,24 +5,24 @@ The table has what providers publish, for the models whose names match a row's p
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.data.records import JsonObject
 
 
-def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
+def thinking_fields(provider: str, model: str, level: str) -> JsonObject | None:
     """Return fields that have a model think less, at level `low` or `off`; None if not known."""
     if level not in ("low", "off"):  # the model's usual level, which needs no field
         return {}
     name = model.rpartition("/")[2].lower()
     for row in load_table(__package__, "thinking.yaml")[provider]:
         if re.match(row["models"], name):
-            fields: dict[str, Any] | None = row.get(level)
+            fields: JsonObject | None = row.get(level)
             return fields
     return None
 
 
-def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_fields(body: JsonObject, fields: JsonObject) -> JsonObject:
     """Return a body with further fields; objects that both have are joined, one level deep."""
     whole = dict(body)
     for name, value in fields.items():

@@ -20,6 +20,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_cache
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
@@ -99,7 +100,7 @@ class GeminiServing(Serving):
         temperature: float | None = 0.3,
         max_output_tokens: int = 8192,
         box_format: str = "auto",
-        extra: Mapping[str, Any] | None = None,
+        extra: JsonObject | None = None,
         service_tier: str = "",
     ) -> None:
         self.extra = dict(extra or {})
@@ -146,7 +147,7 @@ class GeminiServing(Serving):
             obstacles.append(no_key)
         return obstacles
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return what a reply depends on: the model, its sampling, resolution and `extra`."""
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         identity = {**super().identity(), **sampling, "media_resolution": self.media_resolution}
@@ -154,7 +155,7 @@ class GeminiServing(Serving):
             identity["extra"] = self.extra
         return identity
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         return {"service_tier": self.service_tier} if self.service_tier else {}
 
     def needs(self) -> list[str]:
@@ -213,7 +214,7 @@ class GeminiServing(Serving):
         # At flex, a 503 says that there is no room.
         return error_at_tier(self.service_tier, fault, is_full=status == 503)
 
-    def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
+    def _body(self, request: Request[Any], contents: list[JsonObject]) -> JsonObject:
         """What comes later replaces what comes before: the user's `extra` is last."""
         body = {
             "systemInstruction": {"parts": [{"text": request.system}]},
@@ -222,11 +223,11 @@ class GeminiServing(Serving):
         }
         if self.service_tier:
             body["serviceTier"] = self.service_tier
-        body = with_fields(body, self.thinking_fields(request.form.thinking) or {})
-        return with_fields(body, self.extra)
+        of_thinking = self.thinking_fields(request.form.thinking) or {}
+        return with_fields(with_fields(body, of_thinking), self.extra)
 
-    def _generation_config(self, request: Request[Any]) -> dict[str, Any]:
-        settings: dict[str, Any] = {
+    def _generation_config(self, request: Request[Any]) -> JsonObject:
+        settings: dict[str, object] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
             "mediaResolution": self.media_resolution or None,
@@ -237,7 +238,7 @@ class GeminiServing(Serving):
             settings["responseSchema"] = _schema_of(request.schema)
         return {name: value for name, value in settings.items() if value is not None}
 
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+    def thinking_fields(self, level: str) -> JsonObject | None:
         return thinking_fields("gemini", self.model, level)
 
     def _open(self) -> Any:
@@ -279,7 +280,7 @@ def _check_names(model: str, media_resolution: str) -> None:
         )
 
 
-def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
+def _check_extra(extra: JsonObject, tier: str) -> None:
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:
@@ -293,9 +294,9 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
         )
 
 
-async def _content(message: Turn) -> dict[str, Any]:
+async def _content(message: Turn) -> JsonObject:
     """{"role": "user", "parts": [{"inlineData": {"mimeType": …, "data": …}}, {"text": …}]}"""
-    parts: list[dict[str, Any]] = []
+    parts: list[JsonObject] = []
     for image in message.images:
         if image.ready:
             url = image.data_url()
@@ -308,12 +309,12 @@ async def _content(message: Turn) -> dict[str, Any]:
     return {"role": role, "parts": parts}
 
 
-def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _schema_of(schema: JsonObject) -> JsonObject:
     """{"type": ["string", "null"]} → {"type": "STRING", "nullable": true}."""
     # Source: ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]  # one, with or without null
-    dialect: dict[str, Any] = {"type": type_name.upper()}
+    dialect: dict[str, object] = {"type": type_name.upper()}
     if "null" in types:
         dialect["nullable"] = True
     for name in ("description", "enum"):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data.records import JsonObject
 
 # Words about a wrong key: `Incorrect API key provided`, `api_key is not valid`, `no API key`.
 # Gemini and xAI answer one with 400.
@@ -228,7 +229,7 @@ def _busy(
     message: str,
     wait: float | None,
     words: str,
-    details: Sequence[Mapping[str, Any]],
+    details: Sequence[JsonObject],
 ) -> errors.ServerOverloaded:
     kind = errors.RateLimited if meaning == "limited" else errors.ServerOverloaded
     busy = kind(message, wait)
@@ -238,7 +239,7 @@ def _busy(
 
 
 def error_of_success(
-    error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
+    error: JsonObject, headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
     """Return what an error inside a 200 means: by its `code`, its words, else as a 500."""
     code: Any = error.get("code")
@@ -294,14 +295,12 @@ def is_about_content(refusal: str) -> bool:
     return _CONTENT.search(refusal) is not None
 
 
-def _is_of_a_day(details: Sequence[Mapping[str, Any]]) -> bool:
+def _is_of_a_day(details: Sequence[JsonObject]) -> bool:
     """Whether Google says of which quota: {"violations": [{"quotaId": "…RequestsPerDay…"}]}."""
     return any("PerDay" in str(detail.get("violations")) for detail in details)
 
 
-def _seconds_to_wait(
-    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
-) -> float | None:
+def _seconds_to_wait(headers: Mapping[str, str], details: Sequence[JsonObject]) -> float | None:
     wait = retry_after(headers)
     if wait is not None:
         return wait
@@ -376,7 +375,7 @@ def _bounded(seconds: float) -> float | None:
     return min(max(seconds, 0.0), LONGEST)
 
 
-def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
+def _error_in(body: str) -> tuple[Any, list[JsonObject]]:
     """The error that a body states, and Google's details of it. A web page says nothing."""
     data = None
     with suppress(ValueError, RecursionError):
@@ -400,7 +399,7 @@ def _first_of(data: Any) -> Any:
     return data[0] if isinstance(data, list) and data else data
 
 
-def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
+def _message(error: Any, details: Sequence[JsonObject]) -> str:
     """`Quota exceeded (RATE_LIMIT)`: in brackets Google's reasons, else a code that is a word."""
     if not isinstance(error, dict):
         return str(error)
@@ -414,7 +413,7 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
     return f"{words} ({code})" if is_word else str(words)
 
 
-def _words_of_provider(error: Mapping[str, Any]) -> str | None:
+def _words_of_provider(error: JsonObject) -> str | None:
     """What OpenRouter's provider said, in `metadata.raw`, often as JSON."""
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None

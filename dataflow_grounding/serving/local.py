@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from dataflow_grounding._util.errors import (
     needs_extra,
 )
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._local_model import Asked, LoadedModel, message_of
 from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings
@@ -82,7 +83,7 @@ class LocalServing(Serving):
         revision: str = "main",
         device: str = "auto",
         dtype: str = "auto",
-        processor: Mapping[str, Any] | None = None,
+        processor: JsonObject | None = None,
         temperature: float = 0.3,
         max_tokens: int = 2048,
         num_gpus: float = 1,
@@ -126,7 +127,7 @@ class LocalServing(Serving):
         except GroundingError:  # `obstacles` reports the error
             return Serving.endpoint
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the state for another process, which loads the model again."""
         return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
 
@@ -163,10 +164,10 @@ class LocalServing(Serving):
             return [str(error)]
         return [] if digest else [f"{self.model} holds no model: it lacks config.json"]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         return {"dtype": self.dtype, "takes": "what its chat template has"}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 

@@ -28,6 +28,7 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.image import ImageLimits, InBase64, url_head, waits
 from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
@@ -73,7 +74,7 @@ class _Settings(NamedTuple):
     """A request's keys other than its messages, as they were written last for a task."""
 
     made_of: tuple[Any, ...]  # what they depend on, but for the schema
-    schema: Mapping[str, Any]
+    schema: JsonObject
     json_tail: bytes  # their JSON without its opening bracket: it ends a body that begins with `{`
 
 
@@ -148,7 +149,7 @@ class OpenAIServing(Serving):
         temperature: float | None = 0.7,
         max_tokens: int = 4096,
         box_format: str = "auto",
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: JsonObject | None = None,
         extra_headers: Mapping[str, str] | None = None,
         image_limits: ImageLimits | None = None,
         client: Any = None,
@@ -202,7 +203,7 @@ class OpenAIServing(Serving):
         address, mark, query = self._url.partition("?")
         return f"{address}/{path}{mark}{query}"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return whether there is a key, what the endpoint accepts if known, and the tier."""
         facts = {"key": "set" if self.has_key else "not set"}
         if self._found_out.is_certain:
@@ -221,13 +222,12 @@ class OpenAIServing(Serving):
             )
         return needs
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return what a reply depends on: the model, or its `name`, sampling and `extra_body`."""
-        identity = super().identity()
+        sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
+        identity = {**super().identity(), **sampling}
         if self.name:
             identity["model"] = self.name
-        identity["temperature"] = self.temperature
-        identity["max_tokens"] = self.max_output_tokens
         if self.extra_body:
             identity["extra_body"] = self.extra_body
         return identity
@@ -420,9 +420,12 @@ class OpenAIServing(Serving):
         )
         return json_tail
 
-    def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
+    def _settings(self, request: Request[Any], habits: Habits) -> JsonObject:
         """What the user states in `extra_body` goes before what this serving would send."""
-        settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
+        settings: dict[str, object] = {
+            "model": self.model,
+            habits.tokens_key: self.max_output_tokens,
+        }
         temperature = request.temperature(self.temperature)
         if habits.sends_temperature and temperature is not None:
             settings["temperature"] = temperature
@@ -438,7 +441,7 @@ class OpenAIServing(Serving):
         if thinking:
             of_thinking = self.thinking_fields(thinking) or {}
             # Where both have a field, the second one's counts: it may be the user's.
-            settings = _thinking.with_fields(of_thinking, settings)
+            return _thinking.with_fields(of_thinking, settings)
         return settings
 
     async def list_models(self) -> list[str]:
@@ -457,7 +460,7 @@ class OpenAIServing(Serving):
                     return [str(model["id"]) for model in json.loads(data)["data"]]
         return []
 
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+    def thinking_fields(self, level: str) -> JsonObject | None:
         return _thinking.thinking_fields("openai", self.model, level)
 
     def _open(self) -> Transport:
@@ -507,7 +510,7 @@ def _message(message: Turn, beginning: str) -> list[BodyPart]:
     return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
 
 
-def _response_format(request: Request[Any], habits: Habits) -> dict[str, Any] | None:
+def _response_format(request: Request[Any], habits: Habits) -> JsonObject | None:
     """None where the endpoint takes none, or where the prompt's words alone say the form."""
     if request.form.is_free or habits.response_format == "none":
         return None
@@ -584,7 +587,7 @@ def _require_address_or_openai_key(key: str | None) -> None:
         )
 
 
-def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any], tier: str) -> None:
+def _check_extras(headers: Mapping[str, str], body: JsonObject, tier: str) -> None:
     for text in (*headers, *headers.values()):
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")

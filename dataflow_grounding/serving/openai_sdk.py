@@ -4,7 +4,6 @@ It is for `vlm.openai.client: sdk`.
 """
 
 from importlib.util import find_spec
-from typing import Any
 from urllib.parse import parse_qsl
 
 from dataflow_grounding._util.errors import MissingPackage
@@ -43,19 +42,16 @@ class OpenAISdkServing(OpenAIServing):
         import openai
 
         address, _, query = self._url.partition("?")
-        headers: dict[str, Any] = dict(self.extra_headers)
-        http_client = openai.DefaultAsyncHttpxClient()
-        settings: dict[str, Any] = {
-            "http_client": http_client,
-            "base_url": address,
-            "default_query": dict(parse_qsl(query, keep_blank_values=True)),
-        }
-        if self._api_key:
-            settings["api_key"] = self._api_key
-        else:
+        headers: dict[str, object] = dict(self.extra_headers)
+        if not self._api_key:
             # The client insists on a key. `Omit` leaves out the header that would hold it.
-            settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), **headers}
-        client = openai.AsyncOpenAI(**settings)
+        http_client = openai.DefaultAsyncHttpxClient()
+        client = openai.AsyncOpenAI(
+            http_client=http_client,
+            base_url=address,
+            default_query=dict(parse_qsl(query, keep_blank_values=True)),
+            api_key=self._api_key or "none",
+        )
         url = self._address("chat/completions")
         return ClientTransport(client, url, self.timeout, headers, http_client=http_client)

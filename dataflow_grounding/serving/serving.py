@@ -17,7 +17,7 @@ from dataflow_grounding._util.errors import EndpointRefused, OperatorFailed, Spe
 from dataflow_grounding._util.key_names import with_keys, with_names
 from dataflow_grounding._util.secrets import blotted_message, learn
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, is_number
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks.request import Request
 
@@ -148,7 +148,7 @@ class Serving(ABC):
     it."""
     box_format: str = "auto"
     """The box format that the model answers in: `auto` looks `model` up."""
-    box_formats: Sequence[Mapping[str, Any]] = ()
+    box_formats: Sequence[JsonObject] = ()
     """The user's own rows for the table of `auto` (see `find_box_format`)."""
     max_workers: int = 16
     """The most requests in flight at a time."""
@@ -177,7 +177,7 @@ class Serving(ABC):
     """The prices of its tokens (Prices), where they differ from the run's other servings'."""
     service_tier: str = ""
     """The tier that it asks for: `flex`, or "" for the endpoint's ordinary one."""
-    stated_settings: Mapping[str, Any] = {}
+    stated_settings: JsonObject = {}
     """What a spec made it with (`vlm.settings`), as far as a reply may depend on that.
 
     It is part of the identity, unless the class defines `identity`.
@@ -185,14 +185,14 @@ class Serving(ABC):
     exact_boxes: bool = False
     """Whether its boxes are always in `box_format`, so that they needn't be watched."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the state for another process: references to variables in place of keys.
 
         Raises SpecError for a key that no variable holds.
         """
         return {name: with_names(value) for name, value in self.__dict__.items()}
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
+    def __setstate__(self, state: Mapping[str, object]) -> None:
         """Take a state with this process's keys. Raises SpecError where a variable isn't set."""
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
 
@@ -227,14 +227,14 @@ class Serving(ABC):
         Raises the errors that the class names.
         """
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         """Return all of this serving that a reply depends on: the model and its settings.
 
         It is part of the key under which replies are stored. An address isn't part of it: the same
         server at another port, or on another machine, answers the same. An `endpoint` that is
         no address is part of it, because it may say which model it is; so are `stated_settings`.
         """
-        identity: dict[str, Any] = {"model": self.model}
+        identity: dict[str, object] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
         is_address_wanted = _with_address.get()  # in a call by `identity_there`
         if is_address_wanted or not is_address:
@@ -245,7 +245,7 @@ class Serving(ABC):
             identity["settings"] = dict(self.stated_settings)
         return identity
 
-    def identity_there(self) -> dict[str, Any]:
+    def identity_there(self) -> JsonObject:
         """Return the identity with the address: what a check of the endpoint vouches for."""
         # Subclasses extend `identity`, which has no argument for this.
         token = _with_address.set(True)
@@ -262,7 +262,7 @@ class Serving(ABC):
         """Return what prevents it from sending, a sentence each, or []; sends nothing."""
         return []
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """Return what `run.json` and `doctor` say of it, as JSON without secrets.
 
         `takes` is what the endpoint accepts, which it may ignore all the same.
@@ -277,7 +277,7 @@ class Serving(ABC):
         """Return the names of models that the endpoint says it has; empty where it doesn't say."""
         return []
 
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+    def thinking_fields(self, level: str) -> JsonObject | None:
         """Return the fields of a request that have its model think less: `low` or `off`.
 
         None if the model's fields aren't known, as here: then it can't be asked to.

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from dataflow_grounding._util.errors import EndpointRefused, ServerFault, SpecError
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, is_number
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
@@ -106,19 +106,19 @@ class SeveralEndpoints(Serving):
         last = next(self._turns)
         return await last.answer(request)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> JsonObject:
         return next(iter(self._by_address.values())).identity()
 
-    def identity_there(self) -> dict[str, Any]:
+    def identity_there(self) -> JsonObject:
         return {**super().identity_there(), "endpoint": "several endpoints"}
 
     def obstacles(self) -> list[str]:
         return [text for serving in self._by_address.values() for text in serving.obstacles()]
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         return {address: serving.facts() for address, serving in self._by_address.items()}
 
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+    def thinking_fields(self, level: str) -> JsonObject | None:
         """Return {} if each serving knows the fields, which it adds itself; None if one doesn't."""
         for serving in self._by_address.values():
             if serving.thinking_fields(level) is None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import JsonObject
 
 ASSUMED = 1000  # tokens that an image is taken to have where the model's rule isn't known
 LEAST_CACHED = 1024  # equal tokens from which providers bill a beginning as cached
@@ -89,7 +90,7 @@ class TokenRules:
         return self.model.lower().rsplit("/", 1)[-1]
 
 
-def _tokens_in_crops(size: Size, rule: dict[str, Any]) -> Any:
+def _tokens_in_crops(size: Size, rule: JsonObject) -> Any:
     if max(size) <= rule["one_up_to"]:
         return rule["crop"]
     # A larger picture is cut into squares, two thirds of its shorter side wide, each of which has
@@ -98,7 +99,7 @@ def _tokens_in_crops(size: Size, rule: dict[str, Any]) -> Any:
     return rule["crop"] * _cells(size, side)
 
 
-def _tokens_in_tiles(size: Size, rule: dict[str, Any]) -> Any:
+def _tokens_in_tiles(size: Size, rule: JsonObject) -> Any:
     """The picture is fitted into a square, then by its shorter side; it is never enlarged."""
     scale = min(1.0, FITTED / max(size))
     shorter_side = min(size) * scale
