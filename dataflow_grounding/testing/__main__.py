@@ -6,8 +6,8 @@ import argparse
 import signal
 import time
 from contextlib import suppress
-from typing import Any
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.testing import Answers, EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.received import BadRequest
 
@@ -21,7 +21,7 @@ class _WithText:
         self._shipped = EchoAnswers(box_format)
         self._text = text
 
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any] | str:
+    def __call__(self, request: ReceivedRequest) -> JsonObject | str:
         try:
             return self._shipped(request)
         except BadRequest:

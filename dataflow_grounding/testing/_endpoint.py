@@ -7,12 +7,13 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving.serving import Usage
 from dataflow_grounding.testing._connection import Head, response
 from dataflow_grounding.testing.answers import IMAGES, NOTHING, Answers, EchoAnswers
@@ -240,10 +241,10 @@ class Endpoint(Counts):
         exchange.wire = response(status, body, headers)
 
 
-def _as_answer(answer: Answer | str | dict[str, Any]) -> Answer:
+def _as_answer(answer: Answer | str | JsonObject) -> Answer:
     """Text and dict become an Answer; what is none of these fails where it is looked at."""
-    if isinstance(answer, dict):
-        answer = json.dumps(answer, ensure_ascii=False)
+    if isinstance(answer, Mapping):
+        answer = json.dumps(dict(answer), ensure_ascii=False)
     return Answer(answer) if isinstance(answer, str) else answer
 
 

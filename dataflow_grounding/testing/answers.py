@@ -8,20 +8,21 @@ format are answered rightly: a model that failed them would stop the run.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.formats import find_box_format, format_of_model
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.testing.rectangles import rectangles_in
 from dataflow_grounding.trust.probes import COLORS as PROBE_COLORS
 from dataflow_grounding.trust.probes import INNER, LAYOUTS, Probe, phrases_of, probe_of
 
-Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
+Answers = Callable[[ReceivedRequest], "Answer | str | JsonObject"]
 
 # What answers look at; an attribute `reads` says which. The server reads no more than that.
 NOTHING = "nothing"
@@ -83,7 +84,7 @@ class EchoAnswers:
     def __init__(self, box_format: str = "xyxy_px") -> None:
         self.box_format = box_format
 
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any] | str:
+    def __call__(self, request: ReceivedRequest) -> JsonObject | str:
         """Return a made-up answer to the request's task. Raises BadRequest for an unknown task."""
         task_input = request.input
         regions = task_input.get("regions", [])
@@ -123,7 +124,7 @@ class EchoAnswers:
             return find_box_format("xyxy_px", request.model)
         return find_box_format(self.box_format, request.model)
 
-    def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
+    def _grounded(self, request: ReceivedRequest) -> JsonObject:
         """`{"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}`."""
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self._format_of(request))
@@ -136,18 +137,16 @@ class EchoAnswers:
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
             phrases.append({"id": number, "text": expression["text"]})
-        objects = self._objects(request, phrases)
-        for thing in objects:
-            del thing["label"]
+        objects = []
+        for thing in self._objects(request, phrases):
+            objects.append({name: value for name, value in thing.items() if name != "label"})
         return {**reply, "objects": objects}
 
-    def _objects(
-        self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _objects(self, request: ReceivedRequest, phrases: Sequence[JsonObject]) -> list[JsonObject]:
         """A made-up box for each phrase, in the format of this model's boxes."""
         box_format = self._format_of(request)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
-        objects = []
+        objects: list[JsonObject] = []
         for phrase in phrases:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             width, height = size
@@ -185,7 +184,7 @@ def color_of(seed: str) -> str:
     return COLORS[number_from(seed, 0) % len(COLORS)]
 
 
-def extracted(caption: Any) -> dict[str, Any]:
+def extracted(caption: Any) -> JsonObject:
     """Return the caption in one line, with its first capitalised or longer words as expressions."""
     cleaned_caption = " ".join(str(caption).split())
     words = WORD.findall(cleaned_caption)
@@ -196,7 +195,7 @@ def extracted(caption: Any) -> dict[str, Any]:
     return {"cleaned_caption": cleaned_caption, "expressions": expressions}
 
 
-def named(region: dict[str, Any]) -> dict[str, Any]:
+def named(region: JsonObject) -> JsonObject:
     """Return an expression that means the region: its description, made up where it has none."""
     return {
         "text": region.get("description") or described(region)["description"],
@@ -204,7 +203,7 @@ def named(region: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def described(region: dict[str, Any]) -> dict[str, Any]:
+def described(region: JsonObject) -> JsonObject:
     """Return a region's id, its type, "object" without one, a made-up colour and a description."""
     type_name = str(region.get("type") or "object")
     color = color_of(json.dumps(region, sort_keys=True))
@@ -216,12 +215,12 @@ def described(region: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def captioned(region: dict[str, Any]) -> dict[str, Any]:
+def captioned(region: JsonObject) -> JsonObject:
     """Return a caption of the region: its made-up description."""
     return {"id": region["id"], "text": described(region)["description"]}
 
 
-def agreed(expression: dict[str, Any]) -> dict[str, Any]:
+def agreed(expression: JsonObject) -> JsonObject:
     """Return a check that finds the expression right as it is."""
     return {
         "matches": True,
@@ -231,7 +230,7 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
+def judgement_of_boxes(task_input: JsonObject) -> JsonObject:
     """Return a judge's answer that finds all boxes right."""
     presences = []
     for phrase in task_input["phrases"]:
@@ -243,7 +242,7 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
     return {"phrases": presences, "boxes": verdicts}
 
 
-def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
+def in_form_asked_for(settings: JsonObject) -> JsonObject | str:
     """Return an answer to the `doctor`'s question for a colour, in the form that its settings ask
     for: by a schema, as any object, or as a text. It finds out so whether a schema is kept.
     """
@@ -258,10 +257,10 @@ def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
     return any_color
 
 
-def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
+def in_other_colors(task_input: JsonObject) -> JsonObject:
     """Return an answer with as many `negatives` as are asked for: the phrases in other colours."""
     phrases = task_input["phrases"]
-    negatives: list[dict[str, Any]] = []
+    negatives: list[JsonObject] = []
     if not phrases:
         return {"negatives": negatives}
     for number in range(task_input["count"]):
@@ -327,7 +326,7 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
-def answer_to_probe(request: ReceivedRequest, box_format: BoxFormat) -> dict[str, Any] | None:
+def answer_to_probe(request: ReceivedRequest, box_format: BoxFormat) -> JsonObject | None:
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     if not asks_for_rectangles(request):
         return None
@@ -336,7 +335,7 @@ def answer_to_probe(request: ReceivedRequest, box_format: BoxFormat) -> dict[str
     probe = probe_in(request)
     if probe is None:
         return {"objects": []}
-    objects: list[dict[str, Any]] = []
+    objects: list[JsonObject] = []
     for phrase in request.input["phrases"]:
         bbox = probe.boxes.get(phrase["text"])
         if bbox is None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving.serving import Usage
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 
@@ -60,7 +61,7 @@ class OpenAI:
 
     name = "openai"
 
-    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+    def read(self, body: JsonObject, request: ReceivedRequest) -> list[str]:
         """Fill in the request from its body; return its pictures in base64, in order. Raises
         BadRequest, and KeyError, AttributeError or TypeError for JSON of other shapes.
         """
@@ -84,7 +85,7 @@ class OpenAI:
         urls = [part["image_url"]["url"] for _, part in parts if part["type"] == "image_url"]
         return [_base64_in(url) for url in urls]
 
-    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> JsonObject:
         """Return a `chat.completion` object, the `index`-th of the server."""
         content = answer.text if answer.refusal is None else None
         message = {"role": "assistant", "content": content, "refusal": answer.refusal}
@@ -117,7 +118,7 @@ class OpenAI:
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Return an object with an `error`. `wait` isn't in it: a header has it."""
         if status >= 500:
             type_name = "server_error"
@@ -128,7 +129,7 @@ class OpenAI:
         error = {"message": message, "type": type_name, "param": param, "code": code or None}
         return {"error": error}
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
+    def models(self, names: Sequence[str]) -> JsonObject:
         """Return a `list` of models with these names."""
         entries = []
         for name in names:
@@ -141,7 +142,7 @@ class Gemini:
 
     name = "gemini"
 
-    def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
+    def read(self, body: JsonObject, request: ReceivedRequest) -> list[str]:
         """Fill in the request from its body, as `OpenAI.read` does."""
         contents = _nonempty_list(
             body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
@@ -152,7 +153,7 @@ class Gemini:
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         request.turns = [_turn_of(content) for content in contents[:-1]]  # the last is the question
-        parts: list[dict[str, Any]] = []  # of all that the user said, {"text": …} or a picture
+        parts: list[JsonObject] = []  # of all that the user said, {"text": …} or a picture
         for content in contents:
             if _is_of_user(content):
                 parts.extend(content.get("parts", []))
@@ -162,7 +163,7 @@ class Gemini:
         pictures = [part["inlineData"]["data"] for part in parts if "inlineData" in part]
         return [picture.translate(PLAIN_BASE64) for picture in pictures]
 
-    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
+    def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> JsonObject:
         """Return a `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
         counts = {
             "promptTokenCount": usage.input_tokens,
@@ -179,7 +180,7 @@ class Gemini:
             feedback = {"blockReason": "SAFETY", "blockReasonMessage": answer.refusal}
             return {"promptFeedback": feedback, **metadata}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
-        candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
+        candidate: dict[str, object] = {"index": 0, "finishReason": finish}
         # Gemini sends no `content` then.
         is_cut_before_first_word = not answer.text and finish != "STOP"
         if not is_cut_before_first_word:
@@ -192,9 +193,9 @@ class Gemini:
 
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Return an object with a `google.rpc.Status`; the seconds to `wait` are in a RetryInfo."""
-        details: list[dict[str, Any]] = []
+        details: list[JsonObject] = []
         if code:
             details.append(
                 {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": code.upper()}
@@ -206,17 +207,17 @@ class Gemini:
         name = GEMINI_STATUS.get(status, "UNKNOWN")
         return {"error": {"code": status, "message": message, "status": name, "details": details}}
 
-    def models(self, names: Sequence[str]) -> dict[str, Any]:
+    def models(self, names: Sequence[str]) -> JsonObject:
         """Return a `ListModelsResponse` with these names."""
         return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
 
 
-def _is_of_user(content: dict[str, Any]) -> bool:
+def _is_of_user(content: JsonObject) -> bool:
     """One of Gemini's `contents` without a role is the user's."""
     return bool(content.get("role", "user") == "user")
 
 
-def _turn_of(content: dict[str, Any]) -> tuple[str, str]:
+def _turn_of(content: JsonObject) -> tuple[str, str]:
     role = "user" if _is_of_user(content) else "assistant"  # Gemini's word is "model"
     texts = [part["text"] for part in content.get("parts", []) if "text" in part]
     return role, "".join(texts)
@@ -225,7 +226,7 @@ def _turn_of(content: dict[str, Any]) -> tuple[str, str]:
 Dialect = OpenAI | Gemini
 
 
-def read_input(text: str) -> dict[str, Any]:
+def read_input(text: str) -> JsonObject:
     """Return the JSON object between a text's last `<input>` and `</input>`, {} without one. Raises
     BadRequest for anything else there.
     """
@@ -242,7 +243,7 @@ def read_input(text: str) -> dict[str, Any]:
     return value
 
 
-def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parts_of(messages: list[Any]) -> Iterator[tuple[str, JsonObject]]:
     """Each part, after its message's role; a content that is a text is one part."""
     for message in messages:
         content = message.get("content")

@@ -7,11 +7,11 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
-from typing import Any
 
 from PIL.ExifTags import Base
 from PIL.Image import DecompressionBombError
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.files import may_have_exif, open_picture
 
 
@@ -69,12 +69,12 @@ class ReceivedRequest:
     path: str
     headers: dict[str, str]
     model: str = ""
-    input: dict[str, Any] = field(default_factory=dict)
+    input: JsonObject = field(default_factory=dict)
     text: str = ""
     system: str = ""
     images: tuple[ReceivedImage, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] | None = None
+    settings: JsonObject = field(default_factory=dict)
+    body: JsonObject | None = None
     status_sent: int | None = None
     time_sent: float | None = None
     turns: list[tuple[str, str]] = field(default_factory=list)
