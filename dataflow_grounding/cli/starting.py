@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, SpecErro
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import any_path, completed_from
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named
@@ -126,7 +126,7 @@ def default_specs(
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
 
 
-def _spec_text(name: str, settings: dict[str, Any], every_key: bool) -> str:
+def _spec_text(name: str, settings: JsonObject, every_key: bool) -> str:
     text = with_settings(template_of(name), settings)
     names_no_model = settings["vlm"] == {"backend": "openai"}  # a run takes that of DF_MODEL
     is_variable_set = os.environ.get("DF_MODEL", "").strip()
@@ -135,15 +135,14 @@ def _spec_text(name: str, settings: dict[str, Any], every_key: bool) -> str:
     return text if every_key else shortened(text, name, settings)
 
 
-def _settings_of(backend: str | None) -> dict[str, Any]:
+def _settings_of(backend: str | None) -> JsonObject:
     """{"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}"""
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
-    vlm: dict[str, Any] = {"backend": backend}
     # For `openai` the template's comment says that a run takes DF_MODEL's.
     if backend == "gemini" and model:
-        vlm["gemini"] = {"model": model}
-    return {"vlm": vlm}
+        return {"vlm": {"backend": backend, "gemini": {"model": model}}}
+    return {"vlm": {"backend": backend}}
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:

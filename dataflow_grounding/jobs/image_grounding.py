@@ -138,7 +138,7 @@ def _steps(
 ) -> list[Step]:
     """Return the steps of the pipeline's class, told of other images if it has a `source`."""
     workflow = block.workflow
-    settings = workflow.own()
+    settings = dict(workflow.own())
     if block.data.proposals:
         _refuse_with_proposals(workflow)
         settings["proposed"] = True

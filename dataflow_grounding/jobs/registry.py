@@ -12,7 +12,7 @@ from dataflow_grounding.jobs.job import Kind
 from dataflow_grounding.jobs.user_pipeline import UserBlock, job_of_pipeline
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
-from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
+from dataflow_grounding.spec.schema import OTHER_BLOCKS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
 PIPELINES = ("image_grounding", "image_referring_expression", "image_region_caption")
@@ -41,7 +41,7 @@ def _users_kind(autolabel_type: str, folders: Sequence[str]) -> Kind:
             f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the"
             " spec"
         )
-    if kind.name in SpecHead.model_fields or kind.name in OTHER_KEYS["blocks"]:
+    if kind.name in SpecHead.model_fields or kind.name in OTHER_BLOCKS:
         raise SpecError(
             f"autolabel_type: {autolabel_type} needs another `name`: {kind.name!r} is a key of"
             " every spec"

@@ -25,7 +25,7 @@ Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 class FilledIn(NamedTuple):
     """A spec with its references filled in; keys that were `???` are null."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     stated: Any  # the same with references as they are stated
     missing: list[str]  # the keys that were `???`, as OmegaConf writes them: a.b[0]
 

@@ -4,7 +4,7 @@ Our own variables (`DF_BASE_URL`, `DF_MODEL`, …) go before the providers' (`OP
 """
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec.schema import VlmBlock
@@ -145,7 +145,7 @@ def _address_variables(vlm: VlmBlock, is_gemini_by_default: bool) -> tuple[str, 
     return ()
 
 
-def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
+def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, object]:
     """The backend's block with the environment's model and address, as a change of `vlm`."""
     model = _first_set("DF_MODEL")
     if backend == "openai":

@@ -8,7 +8,7 @@ validated by the models of `schema.py`. Every mistake is reported with its file 
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from omegaconf import OmegaConf
@@ -17,17 +17,25 @@ from omegaconf.errors import OmegaConfBaseException
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_path
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
 from dataflow_grounding.spec._references import FilledIn, empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import (
     END_OF_PART,
     at_place,
-    block_with,
+    has_key,
     take_out_missing_keys,
     validated,
 )
-from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
+from dataflow_grounding.spec.schema import (
+    OTHER_BLOCKS,
+    OTHER_KEYS,
+    PipelineBlock,
+    Spec,
+    SpecHead,
+    spec_with,
+)
 
 # What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
@@ -51,7 +59,7 @@ def read_spec(
     block_of: BlockOf,
     known_blocks: Collection[str],
     whole: bool = True,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: JsonObject | None = None,
 ) -> tuple[Spec | None, list[str]]:
     """Read a spec; return it, and what is wrong with it, one line each. A wrong key has its
     default; if it has none, the spec is None.
@@ -118,7 +126,7 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
     return OmegaConf.create(plain)
 
 
-def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
+def _set_fixed(config: Any, fixed: JsonObject) -> None:
     for key, value in fixed.items():  # "image_grounding.data.proposals"
         section, _, _ = key.rpartition(".")  # "image_grounding.data", "" for a key at the top
         if not section or _may_have_keys(config, section):
@@ -139,7 +147,7 @@ def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
     """Set `autolabel_type`, unless it is stated, by the block that is there."""
     if config.get("autolabel_type") is not None:
         return
-    names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
+    names = [str(name) for name in config if name not in OTHER_BLOCKS]
     possible_types = [name for name in names if name in known_blocks]
     if not possible_types:
         # The block's name may be misspelt: with the right type, this is reported as a wrong key.
@@ -177,7 +185,7 @@ def _take_out_blocks(
     for name in list(config):
         if name in keys_of_spec:
             continue
-        is_of_others = name in known_blocks or name in OTHER_KEYS["blocks"]
+        is_of_others = name in known_blocks or name in OTHER_BLOCKS
         may_be_the_pipelines = not is_pipeline_known and OmegaConf.is_dict(config.get(name))
         # Other unknown keys stay, to be reported.
         if is_of_others:
@@ -194,7 +202,7 @@ def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[
     for block in known_blocks:
         if block not in config:
             continue
-        for inner_block, keys in OTHER_KEYS["keys"].items():
+        for inner_block, keys in OTHER_KEYS.items():
             inside = OmegaConf.select(config, f"{block}.{inner_block}")
             if not OmegaConf.is_dict(inside):
                 continue
@@ -220,7 +228,7 @@ def _spec_of(filled: FilledIn, pipeline: _Pipeline, parts: Parts) -> tuple[Spec 
     return spec if isinstance(spec, Spec) else None, problems
 
 
-def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
+def _make_absolute(values: dict[str, object], parts: Parts) -> None:
     """Change paths in `values`: one in a file starts from the file's folder, one in an override
     from the current folder. A `~` at its beginning is the user's own folder.
     """
@@ -239,12 +247,14 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
 def _folder_of_last_that_states(location: Sequence[str], sources: Sequence[tuple[str, Any]]) -> str:
     folder_of_last = "."  # if none states it
     for folder, stated in sources:
-        if block_with(stated, location) is not None:
+        if has_key(stated, location):
             folder_of_last = folder
     return folder_of_last
 
 
-def _possible_paths(values: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, list[str]]]:
+def _possible_paths(
+    values: dict[str, object],
+) -> Iterator[tuple[dict[str, object], str, list[str]]]:
     """Of each value that may be a path: its block, its key, and its location."""
     # ({"input_jsonl": "a.jsonl"}, "input_jsonl", ["image_grounding", "data", "input_jsonl"])
     yield values, "results_dir", ["results_dir"]

@@ -4,12 +4,13 @@ A location is a key of a spec with the blocks that it is in, from the outermost 
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from dataflow_grounding._util.nearest import nearest
+from dataflow_grounding.data.records import JsonObject
 
 Location = Sequence[str | int]
 # What a value should be, by pydantic's kind of a wrong one, where its own words are a parser's.
@@ -31,13 +32,13 @@ END_OF_PART = re.compile(r"[.[]")
 """What ends a part of a key, as in `a.b[0]`."""
 
 
-def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
+def place_of(roots: Mapping[str, object], overrides: JsonObject, location: Location) -> str:
     """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override.
 
     Of several files that have the key, the last counts. For a key that is missing, it is the line
     of the innermost block around it that is there.
     """
-    if block_with(overrides, location) is not None:
+    if has_key(overrides, location):
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
     found_in = {path: _deepest_key(root, location) for path, root in roots.items()}
     if not found_in:
@@ -50,7 +51,7 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
 
 
 def take_out_missing_keys(
-    values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
+    values: dict[str, object], keys: Sequence[str], place: Callable[[Location], str]
 ) -> list[str]:
     """Take the `keys` that are `???`, such as `a.b[0]`, out; return a line for each."""
     problems = []
@@ -62,7 +63,7 @@ def take_out_missing_keys(
 
 
 def validated(
-    values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
+    values: dict[str, object], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
     """Return the spec that the values make, and what is wrong with them, one line each.
 
@@ -221,14 +222,12 @@ def drop(values: Any, location: Location) -> None:
         values.pop(key, None)
 
 
-def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """Return the block that a key is in, None without the key; the key's value may be None."""
-    *blocks, key = location
-    for block in blocks:
-        if not isinstance(values, dict):
-            return None
-        values = values.get(block)
-    return values if isinstance(values, dict) and key in values else None
+def has_key(values: Any, location: Location) -> bool:
+    for key in location:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 class _DeepestKey(NamedTuple):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.nearest import nearest
+from dataflow_grounding.data.records import JsonObject
 
 
 class Block(BaseModel):
@@ -216,7 +218,7 @@ class WorkflowBlock(Block):
     max_wait: float | None = Field(None, ge=1, le=1e7)
     guidance: str = ""
 
-    def own(self) -> dict[str, Any]:
+    def own(self) -> JsonObject:
         """Return the settings that not every workflow has: those of the pipeline itself."""
         return self.model_dump(exclude=set(WorkflowBlock.model_fields))
 
@@ -258,10 +260,9 @@ class RowsData(Block):
         return self.allow_http or bool(self.allow_hosts)
 
 
-OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-"""Keys of a TAO auto-label spec that these pipelines have no use for: whole `blocks` at the top,
-and `keys` in a pipeline's inner blocks, such as `data`.
-"""
+_OF_TAO = load_table(__package__, "other_keys.yaml")  # what only TAO's auto-label specs have
+OTHER_BLOCKS: Sequence[str] = _OF_TAO["blocks"]  # at the top
+OTHER_KEYS: Mapping[str, Sequence[str]] = _OF_TAO["keys"]  # in inner blocks, such as `data`
 
 
 class ReferringData(Block):
@@ -307,7 +308,7 @@ class Spec(SpecHead):
 
     block: SerializeAsAny[PipelineBlock]
     # set by `read_spec`
-    _stated: dict[str, Any] = {}
+    _stated: JsonObject = {}
     _folders: list[str] = []
     _passed_over: list[str] = []
 

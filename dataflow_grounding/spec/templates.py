@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding.data.records import JsonObject
 
 ALL_KEYS = "# All keys: dataflowgrounding default_specs --all results_dir=all_keys"
 """Where a short spec's other keys are: in a folder, as a spec that is there isn't overwritten."""
@@ -29,7 +30,7 @@ def template_of(pipeline: str) -> str:
     return shipped.read_text(encoding="utf-8")
 
 
-def with_settings(text: str, settings: Mapping[str, Any]) -> str:
+def with_settings(text: str, settings: JsonObject) -> str:
     """Return a template with the values of `settings` on their keys' lines.
 
     A row of endpoints.yaml is such settings: {"vlm": {"backend": "openai", …}, "first": "…"}.
@@ -51,7 +52,7 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
+def shortened(text: str, pipeline: str, settings: JsonObject) -> str:
     """Return a template with only the keys that most people set, and those of `settings`."""
     backend = settings["vlm"]["backend"]  # of the backends' blocks, only its own is kept
     short_keys = _SHORT["pipelines"][pipeline] + _SHORT["backends"][backend]  # as "vlm.backend"
