@@ -4,7 +4,7 @@ import os
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, RunStopped, SpecError
 from dataflow_grounding._util.terminal import progress, say, say_json
@@ -28,14 +28,28 @@ _STRONGER = {
 """By `vlm.backend`, what may make results better."""
 
 
+class Options(NamedTuple):
+    """Those of `generate`, of one run."""
+
+    shard: str | None
+    engine: str
+    ray_address: str | None
+    workers: int | None
+    dry_run: bool
+    budget_usd: float | None
+    retry_failed: bool
+    no_report: bool
+    no_progress: bool
+
+
 def run_spec(
     spec_paths: tuple[str, ...],
     overrides: tuple[str, ...],
     pilot: int | None,
     as_json: bool,
-    options: dict[str, Any],
+    options: Options,
 ) -> int:
-    """Run a spec with the options of `generate`; return the exit code."""
+    """Run a spec; return the exit code."""
     spec = load_spec(spec_paths, overrides)
     engine = _engine(options)
     for remark in spec.remarks:
@@ -43,18 +57,18 @@ def run_spec(
     run = ready_to_run(
         spec,
         pilot=pilot,
-        progress=False if options["no_progress"] else None,  # None: on a terminal
-        budget_usd=options["budget_usd"],
-        retry_failed=options["retry_failed"] or None,  # None: as in the spec
-        shard=Shard.parse(options["shard"]) if options["shard"] else None,
+        progress=False if options.no_progress else None,  # None: on a terminal
+        budget_usd=options.budget_usd,
+        retry_failed=options.retry_failed or None,  # None: as in the spec
+        shard=Shard.parse(options.shard) if options.shard else None,
     )
-    if options["dry_run"]:
+    if options.dry_run:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
     _say_who_is_asked(run, as_json)
     summary = _executed(run, engine, as_json)
-    if summary.done and not options["no_report"]:
-        _report(run, summary, silent=options["no_progress"])
+    if summary.done and not options.no_report:
+        _report(run, summary, silent=options.no_progress)
     if as_json:
         say_json(summary.to_json())
     else:
@@ -91,18 +105,18 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
             say("\n".join(lines))
 
 
-def _engine(options: dict[str, Any]) -> MakeRun:
+def _engine(options: Options) -> MakeRun:
     """What makes the runs: `Run` in this process, `RayRun` on Ray."""
-    on_ray = options["engine"] == "ray"
-    if on_ray and options["shard"] is not None:
+    on_ray = options.engine == "ray"
+    if on_ray and options.shard is not None:
         raise SpecError("--engine ray makes its own shards: leave --shard out")
-    if not on_ray and (options["ray_address"] or options["workers"]):
+    if not on_ray and (options.ray_address or options.workers):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
     if not on_ray:
         return Run
     from dataflow_grounding.scale.cluster.ray_run import RayRun  # few runs are on Ray
 
-    return partial(RayRun, options["ray_address"], options["workers"])
+    return partial(RayRun, options.ray_address, options.workers)
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:

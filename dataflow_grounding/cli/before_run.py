@@ -4,7 +4,6 @@ Neither sends anything.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -16,6 +15,7 @@ from dataflow_grounding.cli.arguments import (
     pilot_option,
     spec_option,
 )
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.jobs.checking import Findings, check_spec
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.registry import load_spec
@@ -70,7 +70,7 @@ def estimate_command(
     answer(as_json, figures, _lines(figures))
 
 
-def _lines(figures: dict[str, Any]) -> Iterator[str]:
+def _lines(figures: JsonObject) -> Iterator[str]:
     yield from _table(figures)
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
@@ -94,7 +94,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         yield "No known price: set vlm.prices to see the cost in USD."
 
 
-def _lines_on_method(figures: dict[str, Any]) -> Iterator[str]:
+def _lines_on_method(figures: JsonObject) -> Iterator[str]:
     """How the figures came about: rows times what one row takes, measured or stated."""
     if figures["measured"]:
         yield "Rows times what stored replies took. These are taken to be of these rows and words."
@@ -104,7 +104,7 @@ def _lines_on_method(figures: dict[str, Any]) -> Iterator[str]:
         yield "How this model counts images isn't published: 1,000 tokens each are assumed."
 
 
-def _table(figures: dict[str, Any]) -> Iterator[str]:
+def _table(figures: JsonObject) -> Iterator[str]:
     rows = [["step", "requests", "input", "cached", "output", "USD"]]
     for step in [*figures["steps"], {"step": "total", **figures}]:
         # `tokens` has input, cached and output, in the order of the columns.

@@ -1,13 +1,13 @@
 """`cost`: what was paid for a run's folder."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.bucket import bucket
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.costs import PARTS, costs_of
 from dataflow_grounding.serving.serving import FLEX
 
@@ -32,7 +32,7 @@ def cost(results: str, as_json: bool) -> None:
     answer(as_json, figures, _lines(figures))
 
 
-def _lines(figures: dict[str, Any]) -> Iterator[str]:
+def _lines(figures: JsonObject) -> Iterator[str]:
     for step in [*figures["steps"], {"step": "total", **figures}]:
         yield f"{step['step']}: {_words(step)}"
         for part, words in _PARTS.items():
@@ -45,7 +45,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _words(bill: dict[str, Any]) -> str:
+def _words(bill: JsonObject) -> str:
     tokens = bill["tokens"]
     replies = counted(bill["requests"], "reply")
     if bill["cost_usd"] is None and not any(tokens.values()):

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,6 +18,7 @@ from dataflow_grounding.cli.arguments import (
     json_option,
     mention_reviewed_file,
 )
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.evaluation.figures.alike import Place
 from dataflow_grounding.evaluation.figures.counting import FIGURES, advice_on, figures_of
@@ -93,7 +94,7 @@ def split_command(
         _say_parts(summary, out, weights)
 
 
-def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> None:
+def _say_parts(summary: JsonObject, out: str, weights: dict[str, float]) -> None:
     for name, counts in summary["parts"].items():
         records = counted(counts["records"], "record")
         pictures = counted(counts["pictures"], "picture")
@@ -114,7 +115,7 @@ def _say_parts(summary: dict[str, Any], out: str, weights: dict[str, float]) -> 
         say(f"rejected by a reviewer, left out: {summary['rejected']:,} boxes")
 
 
-def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
+def _missed_ratios(parts: JsonObject, weights: dict[str, float], alike: int) -> str:
     """Why parts have other sizes than were asked for; "" where the sizes are near enough."""
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
@@ -215,7 +216,7 @@ def _says_something(name: str, figure: Any) -> bool:
     return bool(figure)
 
 
-def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
+def _say_folded(names: Sequence[str], figures: JsonObject) -> None:
     """Name all figures that are empty on one line."""
     empty = []
     for name in names:
@@ -319,7 +320,7 @@ def lint_command(
     path = annotations_of(data)
     rules = [rule for rule in select or RULES if rule not in ignore]
     counts = Counter[str]()
-    findings: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
+    findings: list[JsonObject] = []  # for the JSON; otherwise they are printed as they come
     for line, (rule, where, _) in lint(data, rules, image_root=image_root, read=reads_pictures):
         counts[rule] += 1
         message = f"{RULES[rule]['finds']}: {where}"

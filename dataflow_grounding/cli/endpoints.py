@@ -16,6 +16,7 @@ from dataflow_grounding.cli.arguments import (
     overrides_argument,
     spec_option_for,
 )
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.jobs.diagnosis import (
     NOT_READABLE,
@@ -84,13 +85,13 @@ def doctor(
     return 1 if _is_unreadable(endpoint) else 0
 
 
-def _is_unreadable(endpoint: dict[str, Any]) -> bool:
+def _is_unreadable(endpoint: JsonObject) -> bool:
     """Whether its reply, or that of one of its `endpoints`, couldn't be read."""
     endpoints = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(each.get("reply", "")).startswith(NOT_READABLE) for each in endpoints)
 
 
-def _lines(findings: dict[str, Any]) -> Iterator[str]:
+def _lines(findings: JsonObject) -> Iterator[str]:
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
     yield from _lines_on_all_endpoints(findings)
     unset_names = []
@@ -113,7 +114,7 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _lines_on_all_endpoints(findings: dict[str, Any]) -> Iterator[str]:
+def _lines_on_all_endpoints(findings: JsonObject) -> Iterator[str]:
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         advice = note_on_unused_keys().strip()  # "" where the environment has no key
@@ -135,7 +136,7 @@ def _lines_on_all_endpoints(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _lines_on_one_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
+def _lines_on_one_endpoint(endpoint: JsonObject) -> Iterator[str]:
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{_LABELS.get(name, name)}: {endpoint[name]}"

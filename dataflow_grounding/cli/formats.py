@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -31,7 +30,7 @@ from dataflow_grounding.data.classes import (
     parts_of,
     split_of,
 )
-from dataflow_grounding.data.records import dump_text, path_of
+from dataflow_grounding.data.records import JsonObject, Update, dump_text, path_of
 from dataflow_grounding.data.results import records_of
 from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
@@ -66,9 +65,9 @@ class _ClassScore(click.ParamType):  # type: ignore[type-arg]
 
 def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
-) -> dict[str, Any]:
+) -> dict[str, int | str]:
     """("offset=1",) → {"offset": 1}"""
-    options: dict[str, Any] = {}
+    options: dict[str, int | str] = {}
     for text in texts:
         name, _, value = text.partition("=")
         is_name_value = "=" in text and name
@@ -82,8 +81,6 @@ def _parse_options(
     return options
 
 
-# Options of `export` that say what is wanted of the records.
-_OF_SELECTION = frozenset(field.name for field in fields(Selection))
 _ANNOTATIONS_FILE = "annotations.jsonl"
 _RUN_FILE = "run.json"
 _UNPACKED = ".unpacked"  # pictures of the data, until all records are read
@@ -136,7 +133,7 @@ def import_(
     format: str,
     out: str,
     image_root: str | None,
-    options: dict[str, Any],
+    options: dict[str, int | str],
     strict: bool,
     as_json: bool,
 ) -> int:
@@ -170,7 +167,7 @@ def import_(
     return int(source.bad.count > 0 or count == 0)
 
 
-def _source_format(name: str, options: dict[str, Any], strict: bool) -> Format:
+def _source_format(name: str, options: dict[str, int | str], strict: bool) -> Format:
     source = format_to_read(name, **options)
     source.bad = BadEntries(stops=strict)
     source.strict = strict
@@ -252,7 +249,7 @@ def _refuse_if_empty(path: str, source: Format, count: int) -> None:
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
     """Write run.json, where `export` finds preamble and pictures' folder, and the classes."""
-    imported: dict[str, Any] = {
+    imported: dict[str, object] = {
         "format": format,
         "path": os.path.abspath(path),
         "preamble": dict(source.preamble),
@@ -266,7 +263,7 @@ def _write_about_import(path: str, format: str, source: Format, folder: str, out
         write_text(os.path.join(out, CLASSES_FILE), names)
 
 
-def _bad_facts(bad: BadEntries) -> dict[str, Any]:
+def _bad_facts(bad: BadEntries) -> JsonObject:
     return {"count": bad.count, "entries": bad.named}
 
 
@@ -276,7 +273,7 @@ def _is_missing(path: str, folders: Sequence[str]) -> bool:
     return not path or not any(os.path.exists(joined(folder, path)) for folder in folders)
 
 
-def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _with_classes(record: Update, names: Sequence[str]) -> Update:
     """Give each phrase that is a class's name that class, unless it states one already."""
     expressions = []
     for expression in record.get("expressions") or ():
@@ -284,7 +281,7 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
         if is_class_name and "class" not in expression:
             expression = {**expression, "class": expression["text"]}
         expressions.append(expression)
-    return {**record, "expressions": expressions} if expressions else dict(record)
+    return {**record, "expressions": expressions} if expressions else record
 
 
 @click.command("export")
@@ -350,7 +347,16 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 )
 @json_option
 def export(
-    results: str, format: str, image_root: str | None, out: str, as_json: bool, **settings: Any
+    results: str,
+    format: str,
+    image_root: str | None,
+    out: str,
+    as_json: bool,
+    min_score: tuple[tuple[str, float], ...],
+    verified_only: bool,
+    partly_verified: bool,
+    keep_rejected: bool,
+    **options: Any,
 ) -> int:
     """Write RESULTS (a run's folder, a file of records, a folder of `split`) in a format that a
     trainer reads; say what is lost in it.
@@ -363,15 +369,28 @@ def export(
             " all of them in one go."
         )
     parts = parts_of(results)  # {} where `results` isn't a split
+    options = {name: value for name, value in options.items() if value is not None}
     if has_option(format, "class_list"):
-        settings["class_list"] = _classes_of_all(results, parts)
+        options["class_list"] = _classes_of_all(results, parts)
     if has_option(format, "preamble"):
-        settings["preamble"] = _preamble_of(results, format)
+        options["preamble"] = _preamble_of(results, format)
     # All of them: what is rejected in one record of a picture is so in its others, too.
     records: Any = records_of(results, keep_rejected=True)
     if parts:
         records = {name: records_of(path, keep_rejected=True) for name, path in parts.items()}
-    exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
+    score_of_class = dict(min_score)
+    score_of_other_classes = score_of_class.pop("", None)
+    select = Selection(
+        min_score=score_of_other_classes,
+        min_scores=score_of_class,
+        verified_only=verified_only,
+        keep_rejected=keep_rejected,
+        partly_verified=partly_verified,
+    )
+    folders = image_folders_of(results, image_root)
+    exported = write(records, format, out, folders=folders, select=select, **options)
+    for name in sorted(select.unmet):  # classes that `write` hasn't come across
+        exported.remarks.append(f"--min-score {name}=…: there is no phrase of this class")
     list_file = file_of_classes(results)
     have_unlisted_classes = any(UNLISTED in remark for remark in exported.remarks)
     if list_file and have_unlisted_classes:
@@ -383,7 +402,7 @@ def export(
     return int(exported.left_out > 0)
 
 
-def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
+def _preamble_of(results: str, format: str) -> JsonObject:
     """Empty where the results weren't imported from this format."""
     imported = run_of(results).get("imported")
     if not isinstance(imported, dict) or imported.get("format") != format:
@@ -410,36 +429,8 @@ def _positive(counts: Counter[str]) -> Counter[str]:
     return Counter({what: count for what, count in counts.items() if count > 0})
 
 
-def _exported(
-    records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
-) -> Exported:
-    """Write an export; the `settings` of `export` are a selection and format options."""
-    select = _selection(settings)
-    options = {}
-    for name, value in settings.items():
-        if name not in _OF_SELECTION and value is not None:
-            options[name] = value
-    exported = write(records, format, out, folders=folders, select=select, **options)
-    for name in sorted(select.unmet):  # classes that `write` hasn't come across
-        exported.remarks.append(f"--min-score {name}=…: there is no phrase of this class")
-    return exported
-
-
-def _selection(settings: Mapping[str, Any]) -> Selection:
-    """`--min-score 0.5 --min-score person=0.3` comes as (("", 0.5), ("person", 0.3))."""
-    score_of_class: dict[str, float] = dict(settings["min_score"])
-    score_of_other_classes = score_of_class.pop("", None)
-    return Selection(
-        min_score=score_of_other_classes,
-        min_scores=score_of_class,
-        verified_only=settings["verified_only"],
-        keep_rejected=settings["keep_rejected"],
-        partly_verified=settings["partly_verified"],
-    )
-
-
-def _facts_of_export(exported: Exported, format: str) -> dict[str, Any]:
-    facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
+def _facts_of_export(exported: Exported, format: str) -> JsonObject:
+    facts: dict[str, object] = {"path": exported.path, "format": format, **exported.written}
     facts["lost"] = dict(exported.lost)
     if exported.parts:
         facts["parts"] = exported.parts

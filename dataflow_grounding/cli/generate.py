@@ -68,6 +68,6 @@ def generate(
     endpoint refused, 130 interrupted. After any stop, the same command resumes.
     """
     # A run imports half of the package, and --help needs none of it.
-    from dataflow_grounding.cli._generating import run_spec
+    from dataflow_grounding.cli._generating import Options, run_spec
 
-    return run_spec(spec_paths, overrides, pilot, as_json, options)
+    return run_spec(spec_paths, overrides, pilot, as_json, Options(**options))

@@ -2,12 +2,12 @@
 
 import getpass
 from contextlib import suppress
-from typing import Any
 
 import click
 
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.review.applying import apply_decisions
 from dataflow_grounding.review.certificate import certificate_lines, certify
 from dataflow_grounding.review.reviewable import Reviewable
@@ -94,7 +94,7 @@ def apply_command(
     return 1 if applied["refused"] else 0
 
 
-def _lines_on_applied(applied: dict[str, Any]) -> list[str]:
+def _lines_on_applied(applied: JsonObject) -> list[str]:
     lines = [
         f"{applied['reviewed']}: {counted(applied['records'], 'record')} with"
         f" {counted(applied['decisions'], 'decision')}. Phrases whose boxes are all right:"
