@@ -3,8 +3,7 @@
 `merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
 until then nothing is changed.
 
-`run` is here what a shard's `run.json` says: among others `spec`, `summary` (its counts) and
-`shard`, what it says of its part and its files:
+A shard's `run.json` has `spec`, `summary` (its counts) and `shard`, its part and its files:
 
     {"files": ["step_0_image_grounder/annotations.jsonl"], "bytes": [1200], "digests": ["5e…"],
      "rows_of_all": 800, "digest_of_all": "a7…", "pictures": ["c1…", "09…"], "code": [null]}
@@ -13,6 +12,7 @@ until then nothing is changed.
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from dataflow_grounding._util.results_names import CKPT, PICTURES, SHARDS
 from dataflow_grounding._util.terminal import addressed, say
 from dataflow_grounding.bucket import bucket
 from dataflow_grounding.data.classes import names_stated_in
-from dataflow_grounding.data.records import STATUSES, read_object, whole_number
+from dataflow_grounding.data.records import STATUSES, JsonObject, read_object, whole_number
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import copy_file, read_rows, write_text
 from dataflow_grounding.engine.costs import paid_by_step, prices_of_judge, stated_prices, total_of
@@ -80,10 +80,41 @@ class SeenInput(NamedTuple):
     """The whole input as a shard has seen it: how many rows it has, and a digest of it."""
 
     rows: int
-    digest: Any
+    digest: object
 
 
-def merge(results_dir: str) -> dict[str, Any]:
+class ShardRun(NamedTuple):
+    """The run of a shard, and what its run.json says."""
+
+    folder: str
+    facts: JsonObject
+
+    @property
+    def part(self) -> JsonObject:
+        """What it says of the part and its files."""
+        part: JsonObject = self.facts["shard"]
+        return part
+
+    @property
+    def counts(self) -> JsonObject:
+        counts: JsonObject = self.facts["summary"]
+        return counts
+
+    @property
+    def files(self) -> list[str]:
+        """The files of its steps."""
+        return [within(self.folder, name) for name in self.part["files"]]
+
+    @property
+    def started(self) -> str:
+        return str(self.facts.get("started"))
+
+    @property
+    def seen(self) -> SeenInput:
+        return SeenInput(self.part.get("rows_of_all") or 0, self.part.get("digest_of_all"))
+
+
+def merge(results_dir: str) -> JsonObject:
     """Put the shards in a folder, or at its address, together; return what `run.json` says."""
     results_dir = bucket.local(results_dir)  # for an address, its working folder here
     # The lock would make this process the owner of an address, even if there is nothing to merge.
@@ -96,7 +127,7 @@ def merge(results_dir: str) -> dict[str, Any]:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
         try:
             runs = [_finished_run_of(folder) for folder in folders]
-            return _merge_locked(results_dir, folders, runs)
+            return _merge_locked(results_dir, runs)
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
                 f"a run.json in {os.path.dirname(folders[0])} holds what no run leaves there"
@@ -104,38 +135,37 @@ def merge(results_dir: str) -> dict[str, Any]:
             ) from None
 
 
-def _merge_locked(
-    results_dir: str, folders: list[str], runs: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Check everything, then write everything; `runs` has the folders' run.json files."""
+def _merge_locked(results_dir: str, runs: list[ShardRun]) -> JsonObject:
+    """Check everything, then write everything."""
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
     # by the file to write, "results/step_0_…/annotations.jsonl", the shards' files of the same step
     files: dict[str, list[str]] = {}
-    for name in runs[0]["shard"]["files"]:
-        files[within(results_dir, name)] = [within(folder, name) for folder in folders]
-    failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
-    _check_belong_together(folders, runs)
-    _warn_of_changed_pictures(folders, runs)
+    for name in runs[0].part["files"]:
+        files[within(results_dir, name)] = [within(run.folder, name) for run in runs]
+    failures_of_shards = [os.path.join(run.folder, "failures.jsonl") for run in runs]
+    _check_belong_together(runs)
+    _warn_of_changed_pictures(runs)
     _refuse_to_replace_newer(run_path, runs)
     refuse_foreign(os.path.join(results_dir, CKPT), [*files, failures, annotations])
     *_, files_of_last_step = files.values()
-    rows = _counted(runs[0], files_of_last_step, failures_of_shards)
-    run = _run_of_all(results_dir, runs, rows)
-    _say_which_formats_are_not_merged(run)
+    rows = _counted(runs[0].facts, files_of_last_step, failures_of_shards)
+    facts = _facts_of_all(results_dir, runs, rows)
+    _say_which_formats_are_not_merged(facts)
 
-    _gather_pictures(results_dir, folders)
+    _gather_pictures(results_dir, runs)
     written = write_joined(files, failures, failures_of_shards, rows.done)
     if written:  # the last step's rows are the annotations
         copy_file(written[-1], annotations)
     # `addressed` puts the results' address in place of the working folder.
-    write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
-    return run
+    write_text(run_path, addressed(json.dumps(facts, indent=1, ensure_ascii=False)) + "\n")
+    return facts
 
 
-def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
-    formats = {workflow.get("output_format") or "jsonl" for workflow in stated_in(run, "workflow")}
+def _say_which_formats_are_not_merged(facts: JsonObject) -> None:
+    workflows = stated_in(facts, "workflow")
+    formats = {workflow.get("output_format") or "jsonl" for workflow in workflows}
     merged_formats = {"unified", "jsonl"}  # both are the annotations
     for name in sorted(formats - merged_formats):
         say(
@@ -173,17 +203,17 @@ def _shard_count(results_dir: str, names: list[str]) -> int:
     return counts.pop()
 
 
-def _finished_run_of(folder: str) -> dict[str, Any]:
-    """Return what a shard's run.json says; InputError unless its run has finished."""
+def _finished_run_of(folder: str) -> ShardRun:
+    """Return a shard's run; InputError unless it has finished."""
     path = os.path.join(folder, "run.json")
-    run = read_object(path)
-    is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
-    has_files = is_complete and bool(run["shard"].get("files"))
-    if run.get("state") != "finished" or not has_files:
-        state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
+    facts = read_object(path)
+    is_complete = all(isinstance(facts.get(name), dict) for name in ("summary", "shard", "spec"))
+    has_files = is_complete and bool(facts["shard"].get("files"))
+    if facts.get("state") != "finished" or not has_files:
+        state = "was stopped" if facts.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {folder} {state}: run it again, then merge")
-    _check_step_files(run["shard"]["files"], folder, path)
-    return run
+    _check_step_files(facts["shard"]["files"], folder, path)
+    return ShardRun(folder, facts)
 
 
 def _check_step_files(names: Any, folder: str, path: str) -> None:
@@ -200,20 +230,17 @@ def _check_step_files(names: Any, folder: str, path: str) -> None:
         raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
 
 
-def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
+def _check_belong_together(runs: list[ShardRun]) -> None:
     """Raise InputError unless they are whole, and are all shards of one input and run."""
     # The shard that was started last has seen the input as it is now. Of two that were started at
     # the same moment, it is the one that has seen more rows.
-    starts = [(str(run.get("started")), _input_seen_by(run).rows) for run in runs]
-    newest = starts.index(max(starts))
-    seen_last = _input_seen_by(runs[newest])
+    newest = max(runs, key=lambda run: (run.started, run.seen.rows))
     stated_first = _alike_in_all(runs[0])
-    for folder, run in zip(folders, runs, strict=True):
-        seen = _input_seen_by(run)
-        if seen != seen_last:
+    for run in runs:
+        if run.seen != newest.seen:
             raise InputError(
-                f"{folder} has seen another version of the input ({seen.rows} rows) than"
-                f" {folders[newest]} ({seen_last.rows} rows): run both again, then merge; or run"
+                f"{run.folder} has seen another version of the input ({run.seen.rows} rows) than"
+                f" {newest.folder} ({newest.seen.rows} rows): run both again, then merge; or run"
                 " the same without --shard, which asks nothing again"
             )
         stated = _alike_in_all(run)
@@ -221,74 +248,61 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
         differing = [name for name in names if stated.get(name) != stated_first.get(name)]
         if differing:
             raise InputError(
-                f"{folder} was run with another {min(differing)} than {folders[0]}: run"
+                f"{run.folder} was run with another {min(differing)} than {runs[0].folder}: run"
                 " it again as the others were"
             )
-        _check_whole(folder, run)
-    rows_of_shards = sum(run["summary"]["images"] for run in runs)
-    if rows_of_shards != seen_last.rows:
+        _check_whole(run)
+    rows_of_shards = sum(run.counts["images"] for run in runs)
+    if rows_of_shards != newest.seen.rows:
         raise InputError(
-            f"the shards have {rows_of_shards} rows, the input {seen_last.rows}: it changed"
+            f"the shards have {rows_of_shards} rows, the input {newest.seen.rows}: it changed"
             " meanwhile, so run all again"
         )
 
 
-def _input_seen_by(run: dict[str, Any]) -> SeenInput:
-    shard = run["shard"]
-    return SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all"))
-
-
-def _check_whole(folder: str, run: dict[str, Any]) -> None:
+def _check_whole(run: ShardRun) -> None:
     """Raise InputError where a shard's files are not those that its run left."""
-    done = run["summary"]["done"]
-    files = [within(folder, name) for name in run["shard"]["files"]]
+    done = run.counts["done"]
     # The file of places next to a step's file has 8 bytes for each row.
-    rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
+    rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in run.files]
     # Later steps have no more rows than earlier ones: [800, 790, 790].
     never_grow = rows_of_steps == sorted(rows_of_steps, reverse=True)
     has_all_rows = never_grow and rows_of_steps[-1] == done
-    if has_all_rows and _are_as_left(files, run["shard"]):
+    has_all_bytes = has_all_rows and run.part.get("bytes") == [*map(bytes_of, run.files)]
+    # last, because digests take long
+    if has_all_bytes and run.part.get("digests") == [*map(digest_of, run.files)]:
         return
     raise InputError(
-        f"{folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
-        f" were left there: copy it again, whole, or remove {folder}/run.json and run the shard"
-        " again: nothing is asked twice"
+        f"{run.folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those"
+        f" that were left there: copy it again, whole, or remove {run.folder}/run.json and run the"
+        " shard again: nothing is asked twice"
     )
 
 
-def _are_as_left(files: list[str], shard: dict[str, Any]) -> bool:
-    sizes = [bytes_of(file) for file in files]
-    if shard.get("bytes") != sizes:
-        return False  # without the digests, which take long
-    digests = [digest_of(file) for file in files]
-    return bool(shard.get("digests") == digests)
-
-
-def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    for folder, run in zip(folders, runs, strict=True):
-        last_file = within(folder, run["shard"]["files"][-1])  # its rows name the pictures
-        seen = run["shard"].get("pictures")  # a digest of all paths, and one of all contents
-        image_folders = run.get("image_folders")
+def _warn_of_changed_pictures(runs: list[ShardRun]) -> None:
+    for run in runs:
+        seen = run.part.get("pictures")  # a digest of all paths, and one of all contents
+        image_folders = run.facts.get("image_folders")
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
-        now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
+        # the last file's rows name the pictures
+        now = pictures_of(run.files[-1], image_folders, os.path.join(run.folder, CKPT))
         # Pictures that were moved can't be compared: then the digests of the paths differ.
         have_same_paths = now[:1] == seen[:1]
         if have_same_paths and now != seen:
             say(
-                f"Warning: pictures of {folder} are not those that it has seen: run"
+                f"Warning: pictures of {run.folder} are not those that it has seen: run"
                 " that shard again, which asks about those alone, then merge."
             )
 
 
-def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
+def _refuse_to_replace_newer(path: str, runs: list[ShardRun]) -> None:
     """Raise InputError where the run.json is of a later run, or of one with more rows."""
-    run = read_object(path)  # {} where the results' folder has none
-    summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
+    facts = read_object(path)  # {} where the results' folder has none
+    summary = facts["summary"] if isinstance(facts.get("summary"), dict) else {}
     rows_of_run = whole_number(summary.get("images")) or 0
-    rows = sum(shard_run["summary"]["images"] for shard_run in runs)
-    last_started = max(str(shard_run.get("started")) for shard_run in runs)
-    if str(run.get("started", "")) > last_started:
+    rows = sum(run.counts["images"] for run in runs)
+    if str(facts.get("started", "")) > max(run.started for run in runs):
         what = "began after all shards"
     elif rows_of_run > rows:
         what = f"had {rows_of_run} rows, and the shards have {rows}"
@@ -300,14 +314,13 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
     )
 
 
-def _gather_pictures(results_dir: str, folders: list[str]) -> None:
+def _gather_pictures(results_dir: str, runs: list[ShardRun]) -> None:
     """Put the pictures that shards have unpacked from their input into the results' folder."""
     target = os.path.join(results_dir, PICTURES)
     with storing(target):
-        for shard_folder in folders:
-            folder = os.path.join(shard_folder, PICTURES)
+        for run in runs:
             present_names = {path.name for path in Path(target).glob("*")}
-            for path in Path(folder).glob("*"):
+            for path in Path(run.folder, PICTURES).glob("*"):
                 # A file's name is made of its contents, so one of the same name is the same.
                 if path.name in present_names or not path.is_file():
                     continue
@@ -318,15 +331,13 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
                     copy_file(str(path), within(target, path.name))
 
 
-def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
+def _alike_in_all(run: ShardRun) -> JsonObject:
     """Return what was stated, by a flat name: {"model": "qwen3-vl", "workflow.guidance": "…"}."""
-    stated: dict[str, Any] = {}
-    for name in _SAME_IN_ALL:
-        stated[name] = run.get(name)
-    stated["box_format"] = (run.get("box_format") or {}).get("name")
-    stated["steps"] = run["shard"]["files"]
-    stated["code of an operator"] = run["shard"].get("code")
-    pending = list(run["spec"].items())  # of the spec and of the objects within it
+    stated: dict[str, object] = {name: run.facts.get(name) for name in _SAME_IN_ALL}
+    stated["box_format"] = (run.facts.get("box_format") or {}).get("name")
+    stated["steps"] = run.part["files"]
+    stated["code of an operator"] = run.part.get("code")
+    pending = list(run.facts["spec"].items())  # of the spec and of the objects within it
     while pending:
         key, value = pending.pop()
         if isinstance(value, dict) and value:
@@ -345,7 +356,7 @@ def _may_differ(key: str) -> bool:
 
 
 def _counted(
-    first: dict[str, Any], files_of_last_step: list[str], failures_of_shards: list[str]
+    first: JsonObject, files_of_last_step: list[str], failures_of_shards: list[str]
 ) -> Summary:
     """Count the shards' rows, as one run would have; `first` is the first one's run.json."""
     rows = Summary()
@@ -360,16 +371,14 @@ def _counted(
     return rows
 
 
-def _run_of_all(results_dir: str, runs: list[dict[str, Any]], rows: Summary) -> dict[str, Any]:
+def _facts_of_all(results_dir: str, runs: list[ShardRun], rows: Summary) -> JsonObject:
     """Return what run.json says of all shards: the first one's facts, and the counts of all."""
-    first = runs[0]
-    endpoints = dict.fromkeys(str(run.get("endpoint")) for run in runs)  # each once
+    first = dict(runs[0].facts)
+    endpoints = dict.fromkeys(str(run.facts.get("endpoint")) for run in runs)  # each once
     steps = paid_by_step(results_dir, stated_prices(first), prices_of_judge(first))
-    unsplit = dict(first)
-    del unsplit["shard"]
     return {
-        **unsplit,
-        "started": min(str(run.get("started")) for run in runs),
+        **{name: value for name, value in first.items() if name != "shard"},
+        "started": min(run.started for run in runs),
         "endpoint": " + ".join(endpoints),
         "image_folders": _image_folders_of_all(results_dir, runs),
         "summary": _summary_of_all(results_dir, runs, rows, steps),
@@ -379,32 +388,30 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]], rows: Summary) -> 
     }
 
 
-def _image_folders_of_all(results_dir: str, runs: list[dict[str, Any]]) -> list[Any]:
+def _image_folders_of_all(results_dir: str, runs: list[ShardRun]) -> list[object]:
     """Return the first run's, with the results' folder in place of its shard's."""
     # `_gather_pictures` puts the shard's pictures there
     shard_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
-    image_folders: list[Any] = []
-    for folder in runs[0].get("image_folders") or []:
+    image_folders: list[object] = []
+    for folder in runs[0].facts.get("image_folders") or []:
         is_shard_folder = str(folder).endswith(shard_folder)
         image_folders.append(absolute(results_dir) if is_shard_folder else folder)
     return image_folders
 
 
 def _summary_of_all(
-    results_dir: str, runs: list[dict[str, Any]], rows: Summary, steps: list[dict[str, Any]]
-) -> dict[str, Any]:
+    results_dir: str, runs: list[ShardRun], rows: Summary, steps: Sequence[JsonObject]
+) -> JsonObject:
     """Return the counts of all shards: of rows and stored replies, else the sums of theirs."""
-    rows.records = sum(run["summary"]["images"] for run in runs)
+    rows.records = sum(run.counts["images"] for run in runs)
     rows.failed = rows.records - rows.done
     counted = rows.to_json()
-    others = [
-        {name: value for name, value in run["summary"].items() if name not in _OF_ROWS}
-        for run in runs
-    ]
-    summary: dict[str, Any] = _sum(others)
+    others = []
+    for run in runs:
+        others.append({name: run.counts[name] for name in run.counts if name not in _OF_ROWS})
+    summary = _sum(others)
     if steps:
-        total = total_of(steps).to_json()  # requests, tokens, cost_usd
-        summary |= total
+        summary |= total_of(steps).to_json()  # requests, tokens, cost_usd
         summary["probes"] = sum(step["checks"]["requests"] for step in steps)
         summary["kept_replies"] = sum(step["kept"]["requests"] for step in steps)
     return {

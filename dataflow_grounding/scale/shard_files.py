@@ -13,10 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, pairwise
 from operator import itemgetter
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, RunStopped
 from dataflow_grounding.bucket import bucket
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import RowWriter, as_line
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
@@ -93,7 +94,7 @@ def write_joined(
     failures: str,
     shard_failures: list[str],
     done: int,  # how many rows the last step should have
-    earlier_failures: Iterable[dict[str, Any]] = (),  # which come after the others
+    earlier_failures: Iterable[JsonObject] = (),  # which come after the others
 ) -> list[str]:
     """Write shards' files as one for each step and one for failures; return the steps' files."""
     with ExitStack() as open_writers, storing(failures):

@@ -264,7 +264,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[tuple[Any, 
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     """Connect to a cluster, or start a local one; raises InputError."""
-    cluster: dict[str, Any] = {"address": address}
+    cluster: dict[str, object] = {"address": address}
     if not address:
         cluster = {
             "address": "local",
