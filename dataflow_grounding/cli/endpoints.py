@@ -70,16 +70,18 @@ def doctor(
     answer can't be read.
     """
     spec = spec_of_endpoint(spec_paths, overrides)
-    findings = installation()
+    endpoint: JsonObject = {}
     if spec is not None:
-        findings["endpoint"] = endpoint_of_spec(spec, send=not offline)
+        endpoint = endpoint_of_spec(spec, send=not offline)
     elif backend_named():  # in the environment
         try:
-            findings["endpoint"] = endpoint_of(serving_from_environment(), send=not offline)
+            endpoint = endpoint_of(serving_from_environment(), send=not offline)
         except SpecError as error:
-            findings["endpoint"] = {"problems": [str(error)]}
+            endpoint = {"problems": [str(error)]}
+    findings = installation()
+    if endpoint:
+        findings = {**findings, "endpoint": endpoint}
     answer(as_json, findings, _lines(findings))
-    endpoint = findings.get("endpoint", {})
     if endpoint.get("problems"):
         return 4
     return 1 if _is_unreadable(endpoint) else 0

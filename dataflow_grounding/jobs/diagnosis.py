@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.results_folder import run_in, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import has_unreadable_counts, too_many_unreadable
@@ -57,7 +58,7 @@ MOST_CHARACTERS = 100  # of a model's name, that are shown
 NOT_READABLE = "not readable"
 
 
-def installation() -> dict[str, Any]:
+def installation() -> JsonObject:
     """Return versions, extras and the environment; of variables only whether each is set."""
     extras: dict[str, str | None] = dict.fromkeys(EXTRAS)
     for extra, package in EXTRAS.items():
@@ -71,7 +72,7 @@ def installation() -> dict[str, Any]:
     }
 
 
-def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
+def endpoint_of_spec(spec: Spec, *, send: bool) -> JsonObject:
     """Return what `endpoint_of` says, with backend, box format, and what the last run tells."""
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
@@ -91,7 +92,7 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     """Return a sentence on the last run's unreadable replies; "" if they were few."""
     run = run_in(spec.results_dir)
-    vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
+    vlm_then: JsonObject = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
     asking_then = vlm_then.get("asking") or "auto"
     # A run of another model, or with another form of asking, says nothing of the spec's replies.
     is_of_model = run.get("model") == model
@@ -104,7 +105,7 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     return too_many_unreadable(summary)
 
 
-def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
+def endpoint_of(serving: Serving, *others: Serving, send: bool) -> JsonObject:
     """Return facts about a serving, and how it answered two questions if `send`; or `problems`."""
     obstacles: list[str] = []
     for checked in (serving, *others):
@@ -120,7 +121,7 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
     return {**facts, **_ask_endpoints(serving)}
 
 
-def _ask_endpoints(serving: Serving) -> dict[str, Any]:
+def _ask_endpoints(serving: Serving) -> JsonObject:
     parts = serving.endpoints()
     if len(parts) == 1:
         return _ask_about_square(serving)
@@ -134,7 +135,7 @@ def _ask_endpoints(serving: Serving) -> dict[str, Any]:
     return {"endpoints": answers, "problems": problems}
 
 
-def _ask_about_square(serving: Serving) -> dict[str, Any]:
+def _ask_about_square(serving: Serving) -> JsonObject:
     """Return what came of two questions about a small picture: `problems`, or how it answered."""
     image = picture_of_square(serving.image_limits)
     request = expression_extraction(image, "A blue square on a white ground.")
@@ -144,7 +145,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     except GroundingError as error:
         return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
-    facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
+    facts: dict[str, object] = {"seconds": seconds, "usage": vars(reply.usage)}
     # Which fields of a request the endpoint takes: known now that it has answered.
     takes = serving.facts().get("takes")
     if takes is not None:

@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import look
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
@@ -133,9 +134,9 @@ class _File(NamedTuple):
     """A file that the first step may read, and its records, which may not be written yet."""
 
     path: str
-    all_records: Callable[[], Iterator[dict[str, Any]]]
+    all_records: Callable[[], Iterator[JsonObject]]
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[JsonObject]:
         # without those of no image, such as a line that can't be read
         return (record for record in self.all_records() if record.get("image_path"))
 
@@ -191,7 +192,7 @@ def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
     """Return whether a file has what the steps read; step 0 isn't among them."""
     if numbers[0] == CHECK:
-        first_record: dict[str, Any] = next(file.records(), {})
+        first_record: JsonObject = next(file.records(), {})
         return isinstance(first_record.get("expressions"), list)
     if MERGE in numbers:
         return _has_what_merge_needs(file, makes_captions=CAPTION in numbers)
@@ -273,7 +274,7 @@ def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
     return Made(sorted(columns), [step.label for step in making_steps])
 
 
-def _has_description(record: dict[str, Any]) -> bool:
+def _has_description(record: JsonObject) -> bool:
     return any(
         isinstance(region, dict) and region.get("description") for region in record["regions"]
     )

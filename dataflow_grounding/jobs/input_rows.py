@@ -27,7 +27,7 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 """Role → what people call its column, the likeliest first."""
 
 
-def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
+def renamed(row: Mapping[str, object], sources: Mapping[str, str]) -> dict[str, object]:
     """Return a row with columns renamed by `sources` (new name → column of the row). No column is
     lost: one whose name another column gets is called `original_…`.
 
@@ -35,7 +35,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         >>> renamed({"text": "a cup", "caption": "7"}, {"caption": "text"})
         {'caption': 'a cup', 'original_caption': '7'}
     """
-    new_row: dict[str, Any] = {}
+    new_row: dict[str, object] = {}
     for column, value in row.items():
         new_names = [name for name, source in sources.items() if source == column]
         for name in new_names:
@@ -112,7 +112,7 @@ def _with_file(
         return Row(row.line, plain_row(row.data))
     stated = row.data[image_column]
     picture = stated
-    origin: dict[str, Any] = {}  # columns that say where the picture is from
+    origin: dict[str, str] = {}  # columns that say where the picture is from
     if isinstance(stated, str) and stated in fetched:  # an address
         picture = fetched[stated]
         if isinstance(picture, BrokenRow):
@@ -134,7 +134,7 @@ def _is_of_hugging_face(picture: Any) -> bool:
 
 
 def guess_column(
-    role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()
+    role: str, rows: Sequence[Mapping[str, object]], taken: Sequence[str] = ()
 ) -> str | None:
     """Return the column of which more than half of the values look right for a role, if any."""
     if role not in LOOKS:
@@ -151,7 +151,7 @@ def guess_column(
     return min(likely, key=lambda column: _rank(column, role, rows), default=None)
 
 
-def _rank(column: str, role: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+def _rank(column: str, role: str, rows: Sequence[Mapping[str, object]]) -> tuple[int, int]:
     """Return what sorts columns: the likeliest name first; of equal ones, the longest captions."""
     usual_names = NAMES[role]
     place = len(usual_names)

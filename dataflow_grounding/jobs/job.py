@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.files import within
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
@@ -22,7 +22,7 @@ class JobInput:
 
     image_root_key = ""  # the spec's key of the folder of relative image paths; "" for none
     passed_over = ""  # a sentence on files of an input folder that aren't taken for pictures
-    report: dict[str, Any] | None = None  # what `run.json` says of it
+    report: JsonObject | None = None  # what `run.json` says of it
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps

@@ -5,6 +5,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import names_secret
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock
@@ -32,7 +33,7 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     if backend != vlm.backend:
         # what `vlm` states is for another backend, so this one has its defaults
         block = VlmBlock(backend=backend)
-    changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
+    changes: dict[str, object] = {"box_format": judge.box_format, "prices": judge.prices}
     if backend in _OWN_NAMES:
         backend_block = getattr(block, backend)  # such as vlm.openai
         changes[backend] = _backend_block_of_judge(backend, backend_block, judge)
@@ -45,7 +46,7 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
 
 def _backend_block_of_judge(backend: str, backend_block: Any, judge: JudgeBlock) -> Any:
     """Return a shipped backend's block with what the judge states."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     for name, value in _stated_access(judge).items():
         own_name = _OWN_NAMES[backend].get(name)
         if own_name is None:
@@ -66,16 +67,16 @@ def _asks_another_address(judge: JudgeBlock, backend_block: Any) -> bool:
     return bool(judge.base_url) and judge.base_url != address_of_vlm
 
 
-def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:
+def _changes_for_another_address(backend: str, backend_block: Any) -> JsonObject:
     """Return what leaves out a block's access to the address of `vlm`."""
     if backend == "openai":
         extra_body = _without_secrets(backend_block.extra_body)
-        no_access: dict[str, Any] = {"endpoints": [], "extra_headers": {}}
+        no_access: JsonObject = {"endpoints": [], "extra_headers": {}}
         return {**no_access, "extra_body": extra_body}
     return {"extra": _without_secrets(backend_block.extra)}
 
 
-def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> dict[str, Any]:
+def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> JsonObject:
     """Return the settings of a serving of the user's own, with what the judge states."""
     stated = _stated_access(judge)
     if backend in ("embedded", "auto") and stated:  # `auto` takes all from the environment

@@ -3,12 +3,13 @@
 The thing of another image's phrase is likely to be absent from this one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 from dataflow_grounding.boxes.regions import types_of
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.embedded.captions import extract_expressions
 
 LOOKED_AT = 300
@@ -26,7 +27,7 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
     return distinct_phrases(texts)
 
 
-def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def types_in_regions(records: Iterable[JsonObject]) -> list[str]:
     types = []
     for record in islice(records, LOOKED_AT):
         types += types_of(record)

@@ -1,13 +1,14 @@
 """The pipelines that a spec can name, and specs read with them."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from pydantic import create_model
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.jobs.job import Kind
 from dataflow_grounding.jobs.user_pipeline import UserBlock, job_of_pipeline
 from dataflow_grounding.pipelines.pipeline import Pipeline
@@ -54,7 +55,7 @@ def load_spec(
     overrides: Sequence[str] = (),
     *,
     whole: bool = True,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: JsonObject | None = None,
 ) -> Spec:
     """Load a spec by `look_into_spec`. Raises SpecError with all that is wrong, one line each."""
     spec, problems = look_into_spec(paths, overrides, whole=whole, fixed=fixed)
@@ -77,7 +78,7 @@ def look_into_spec(
     overrides: Sequence[str] = (),
     *,
     whole: bool = True,
-    fixed: Mapping[str, Any] | None = None,
+    fixed: JsonObject | None = None,
 ) -> tuple[Spec | None, list[str]]:
     """Return a spec and what is wrong with it. Only a `whole` one needs data and results_dir."""
     from dataflow_grounding.spec.loading import read_spec  # imports OmegaConf

@@ -20,6 +20,7 @@ from dataflow_grounding._util.results_names import CKPT, PICTURES
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import Row, RowWriter, as_line
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.facts import fact, keep_fact
@@ -233,7 +234,7 @@ class RowsInput(JobInput):
         return ""
 
     def _refuse_if_column_is_misnamed(
-        self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
+        self, rows: Sequence[Mapping[str, object]], columns: list[str], sources: dict[str, str]
     ) -> None:
         """Refuse rows without a column that is read, if another column looks like it."""
         if self._input.bare:
@@ -267,7 +268,7 @@ class RowsInput(JobInput):
         )
 
     def _refuse_unfetched_addresses(
-        self, rows: list[dict[str, Any]], sources: dict[str, str]
+        self, rows: Sequence[Mapping[str, object]], sources: dict[str, str]
     ) -> None:
         """Refuse an input whose pictures are all at addresses, unless some may be fetched."""
         if self._data.fetches:
@@ -326,9 +327,7 @@ class RowsInput(JobInput):
         states = [state_of(file) for file in self._input.files]
         return [__version__, self._data.model_dump(), sources, *states]
 
-    def _do_rows_still_hold(
-        self, path: str, before: Mapping[str, Any], made_of: list[Any] | None
-    ) -> bool:
+    def _do_rows_still_hold(self, path: str, before: JsonObject, made_of: list[Any] | None) -> bool:
         """Return whether rows of an earlier run, whose state is `before`, still hold."""
         is_of_same_input = made_of is not None and before.get("known") == made_of
         is_unchanged = before.get("made") == self._state_of_made(path)
@@ -344,7 +343,7 @@ class RowsInput(JobInput):
 
 
 def _columns_that_look_like(
-    missing: Iterable[str], rows: Sequence[Mapping[str, Any]], taken: Sequence[str]
+    missing: Iterable[str], rows: Sequence[Mapping[str, object]], taken: Sequence[str]
 ) -> dict[str, str]:
     """Guess the user's column for each role whose column is missing; one column has one role."""
     candidates: dict[str, str] = {}

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-from typing import Any
 
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.paths import absolute
@@ -11,7 +10,7 @@ from dataflow_grounding._util.results_names import RUN_JSON
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.records import JsonObject, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
@@ -31,10 +30,9 @@ def write_run_json(
 ) -> None:
     """Write `run.json`; `summary` is None before the end, and `stopped` is what stopped the run."""
     path = os.path.join(run.spec.results_dir, RUN_JSON)
-    before: dict[str, Any] = {}
     nothing_was_to_do = summary is not None and summary.already_complete
-    if nothing_was_to_do:
-        before = read_object(path)
+    before = read_object(path) if nothing_was_to_do else {}
+    facts: JsonObject
     if before.get("state") == "finished":
         # The file goes on telling what the earlier run did.
         facts = {**before, "spec": stated_spec(run.spec)}
@@ -50,7 +48,7 @@ def write_run_json(
 
 def _facts(
     run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
-) -> dict[str, Any]:
+) -> JsonObject:
     facts_by_label = _facts_of_operators(run)
     what_was_done = None
     costs_of_steps = None
@@ -82,7 +80,7 @@ def _facts(
     }
 
 
-def _facts_of_operators(run: SpecRun) -> dict[str, Any]:
+def _facts_of_operators(run: SpecRun) -> JsonObject:
     """Return facts by the label of the operator's step."""
     facts_by_label = {}
     for step in run.job.steps:
@@ -108,28 +106,28 @@ def _image_folders(run: SpecRun) -> list[str]:
     return [absolute(folder) for folder in run.job.steps[0].storage.image_folders]
 
 
-def _facts_of_judge(run: SpecRun) -> dict[str, Any]:
+def _facts_of_judge(run: SpecRun) -> JsonObject:
     for model, prices in run.judges_prices.items():  # one at the most
         return {"judge": {"model": model, "prices": None if prices is None else vars(prices)}}
     return {}
 
 
-def _facts_of_serving(serving: Serving, summary: Summary | None) -> dict[str, Any]:
+def _facts_of_serving(serving: Serving, summary: Summary | None) -> JsonObject:
     facts = _facts_of(serving)
-    if summary is not None and summary.handover.takes:
+    if summary is not None and summary.handover.takes and "takes" not in facts:
         # On Ray another process asked, so this one's serving doesn't know what the endpoint takes.
-        facts.setdefault("takes", summary.handover.takes)
+        return {**facts, "takes": summary.handover.takes}
     return facts
 
 
-def _facts_of(part: Operator | Serving) -> dict[str, Any]:
+def _facts_of(part: Operator | Serving) -> JsonObject:
     try:
         return dict(part.facts())
     except (Exception, SystemExit) as error:  # of a user's own code
         return {"error": described(error)}
 
 
-def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> dict[str, Any]:
+def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: JsonObject) -> JsonObject:
     """Return the input's own report if its job has one, else what operators say of their boxes."""
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
@@ -141,13 +139,13 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> di
     return {"suspect_boxes": next(filter(None, suspicions), None)}
 
 
-def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
+def _facts_of_shard(run: SpecRun, summary: Summary | None) -> JsonObject:
     """Return what `merge` needs to tell whether shards fit together; {} for a run that is none."""
     shard = run.options.shard
     if shard is None:
         return {}
     paths = [step.storage.output_path for step in run.job.steps]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "number": shard.number,
         "of": shard.of,
         # None where the run didn't finish. They are of all rows of the input: a shard reads all of
@@ -168,7 +166,7 @@ def _facts_of_shard(run: SpecRun, summary: Summary | None) -> dict[str, Any]:
     return {"shard": facts}
 
 
-def stated_spec(spec: Spec) -> dict[str, Any]:
+def stated_spec(spec: Spec) -> JsonObject:
     """Return the spec as its files state it; classes are filled in, because exports number them."""
     stated = {**spec.as_stated(), "results_dir": spec.results_dir}  # the folder that is worked in
     classes = spec.block.data.model_dump().get("classes")

@@ -1,13 +1,13 @@
 """The serving that a spec's `vlm` block, or the environment, names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dataflow_grounding import serving as servings  # each is imported when it is named
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import learn_fields, masked, names_secret
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.embedded import EmbeddedServing
 from dataflow_grounding.serving.serving import Serving, check_serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
@@ -120,7 +120,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
     return serving
 
 
-def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_that_count(settings: JsonObject) -> JsonObject:
     """Return the settings by which stored replies are told apart, without secrets."""
     settings_that_count = {}
     # `ours=False`: a user's class names the settings, so a secret is told by how its name sounds.

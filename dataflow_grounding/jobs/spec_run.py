@@ -1,7 +1,7 @@
 """From a spec to a run: the serving, the options, the pipeline, in the order of `ready_to_run`."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.results_names import CKPT, RUN_JSON
 from dataflow_grounding.bucket import bucket
-from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.records import JsonObject, read_object
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
@@ -62,7 +62,7 @@ class SpecRun:
     job: Job
     write_output: Writer  # of `workflow.output_format`
     options: RunOptions
-    before: dict[str, Any]  # what `run.json` says of the folder's earlier run
+    before: JsonObject  # what `run.json` says of the folder's earlier run
     prices_from: str | None  # in words, who says what tokens cost
     judges_prices: dict[str, Prices | None]  # of each further serving that is asked, by its model
     remarks: list[str]  # what is good to know before the run
@@ -72,7 +72,7 @@ class SpecRun:
         """The spec's own, which answers most requests; a judge may answer others."""
         return self.job.servings[0]
 
-    def plan(self) -> dict[str, Any]:
+    def plan(self) -> JsonObject:
         """Return what would run, as JSON, for `--dry-run`: who is asked, and each step's file."""
         format_asked = self.format_asked()
         return {
@@ -182,21 +182,21 @@ def _part_of_limits(
     """Return the options with a shard's part of the run's limits, and a remark on them, if any."""
     if shard.of == 1:
         return options, []
-    limits: dict[str, Any] = {}  # the shard's part of each limit that is an option
+    part = options
     in_words = []  # "max_requests 50 of 100"
     for serving, of_all in divide_max_workers(servings, shard):
         in_words.append(f"max_workers {serving.max_workers} of {of_all}")
     if options.max_requests is not None:
-        limits["max_requests"] = shard.part_of(options.max_requests)
-        in_words.append(f"max_requests {limits['max_requests']} of {options.max_requests}")
+        part = replace(part, max_requests=shard.part_of(options.max_requests))
+        in_words.append(f"max_requests {part.max_requests} of {options.max_requests}")
     if options.budget_usd is not None:
-        limits["budget_usd"] = options.budget_usd / shard.of
-        in_words.append(f"budget_usd {limits['budget_usd']:g} of {options.budget_usd:g}")
+        part = replace(part, budget_usd=options.budget_usd / shard.of)
+        in_words.append(f"budget_usd {part.budget_usd:g} of {options.budget_usd:g}")
     if not in_words:
         return options, []
     each_once = ", ".join(dict.fromkeys(in_words))  # a judge's max_workers may be the same
     remark = f"shard {shard.number}/{shard.of} has its part of the limits: {each_once}"
-    return replace(options, **limits), [remark]
+    return part, [remark]
 
 
 def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
@@ -213,7 +213,7 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 
 
 def _remark_on_another_endpoint(
-    earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
+    earlier_run: JsonObject, serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
     model = serving.model
     endpoint = earlier_run.get("endpoint")

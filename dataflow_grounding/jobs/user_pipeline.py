@@ -1,12 +1,12 @@
 """A pipeline of the user's own, `autolabel_type: module:Pipeline`."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import learn_fields
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.job import Job, put_in_folders
@@ -62,7 +62,7 @@ def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
         )
 
 
-def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
+def _check_settings(pipeline: type[Pipeline], settings: JsonObject, key: str) -> None:
     """Refuse settings that don't fit the class's signature; no instance is made to find out."""
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
@@ -83,7 +83,7 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
 
 
 def _unknown_settings(
-    signature: inspect.Signature, settings: Mapping[str, Any]
+    signature: inspect.Signature, settings: JsonObject
 ) -> tuple[list[str], list[str]]:
     """Return the settings that the signature doesn't take, and the names of those that it takes."""
     names = []
