@@ -8,6 +8,7 @@ into ours: files, memory or threads that run out, disks that are full or don't a
 import errno
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.terminal import quoted, shown
@@ -382,21 +383,18 @@ class errors_as(AbstractContextManager[None]):
 
 
 @contextmanager
-def needs_extra(what: str, extra: str) -> Iterator[None]:
+def needs_extra(
+    what: str, extra: str, missing: type[MissingExtra] = MissingExtra
+) -> Iterator[None]:
     """Raise MissingExtra where an import in the block fails: `what` needs the part `extra`."""
     try:
         yield
     except ImportError:
-        raise MissingExtra(what, extra) from None
+        raise missing(what, extra) from None
 
 
-@contextmanager
-def needs_package(what: str, package: str) -> Iterator[None]:
-    """Raise MissingPackage where an import in the block fails: `what` needs `package`."""
-    try:
-        yield
-    except ImportError:
-        raise MissingPackage(what, package) from None
+needs_package = partial(needs_extra, missing=MissingPackage)
+"""The same for a package."""
 
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:

@@ -75,11 +75,6 @@ def _learn_forms(secret: str) -> None:
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:
-    learn(*secrets_of(headers))
-
-
-def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the secrets in headers, some perhaps twice."""
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
@@ -87,12 +82,11 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
         # `user` and `abc`.
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
         if names_secret(name):  # `Authorization`
-            yield pieces[-1]
-            yield from filter(is_no_word, pieces)
+            learn(pieces[-1], *filter(is_no_word, pieces))
         elif not _PLAIN_HEADER.search(name):  # `X-Tenant`
             for piece in pieces:
                 if is_no_word(piece) and len(piece) >= _SHORTEST_KEY and "://" not in piece:
-                    yield piece
+                    learn(piece)
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import islice
 from typing import Any, TextIO
 
 from dataflow_grounding._util.secrets import blotted, blotted_message
@@ -23,7 +24,7 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_MOST_ITEMS_TOGETHER = 1000  # of a long list, that are encoded as JSON at once
+_PIECES_TOGETHER = 10_000  # of JSON, that are printed at once
 _shown_as: dict[str, str] = {}  # the address that is shown, by folder
 _answers: TextIO | None = None  # the real standard output, within the block of `only_answers`
 
@@ -97,8 +98,10 @@ def say_json(value: Any, indent: int | None = None) -> None:
     only_ascii = not str(standard_output.encoding).lower().startswith("utf")
     encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
     if indent is None:
-        # The text is printed piece by piece, because it may be too long for memory.
-        for text in _json_pieces(value, encoder):
+        # The text is printed in parts, because it may be too long for memory. Each piece has whole
+        # strings, because one may hold a secret.
+        pieces = encoder.iterencode(value)
+        while text := "".join(islice(pieces, _PIECES_TOGETHER)):
             _print(_harmless_json(text), newline=False)
         _print("")
     else:
@@ -112,32 +115,6 @@ def _harmless_json(text: str) -> str:
     return _CONTROL_CHARACTERS.sub(
         lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text))
     )
-
-
-def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    """The JSON in pieces: long lists are cut, strings aren't, because one may hold a secret."""
-    if isinstance(value, dict) and _is_long(value):
-        before = "{"
-        for key, item in value.items():
-            yield f"{before}{encoder.encode(str(key))}: "
-            yield from _json_pieces(item, encoder)
-            before = ", "
-        yield "}"
-    elif isinstance(value, list) and len(value) > _MOST_ITEMS_TOGETHER:
-        before = "["
-        for start in range(0, len(value), _MOST_ITEMS_TOGETHER):
-            items = encoder.encode(value[start : start + _MOST_ITEMS_TOGETHER])
-            yield before + items[1:-1]  # without the brackets of this part
-            before = ", "
-        yield "]"
-    else:
-        yield encoder.encode(value)
-
-
-def _is_long(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_is_long, value.values()))
-    return isinstance(value, list) and len(value) > _MOST_ITEMS_TOGETHER
 
 
 def counted(number: int, thing: str) -> str:
