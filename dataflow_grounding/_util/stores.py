@@ -13,7 +13,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, partial
@@ -181,7 +181,7 @@ def look(path: str) -> State:
     return State(info.get("size") or 0, nanoseconds, "folder" if is_folder else "file")
 
 
-def _change_time(info: dict[str, Any]) -> float:
+def _change_time(info: Mapping[str, object]) -> float:
     """In seconds since 1970; where none is told, a number below 1 that changes with the digest."""
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
@@ -192,14 +192,14 @@ def _change_time(info: dict[str, Any]) -> float:
     return int.from_bytes(hashlib.sha256(digests).digest()[:8], "little") / 2**64
 
 
-def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
+def _first_of(info: Mapping[str, object], names: Iterable[str]) -> object:
     for name in names:
         if info.get(name):
             return info[name]
     return None
 
 
-def file_version(info: dict[str, Any]) -> str:
+def file_version(info: Mapping[str, object]) -> str:
     """Return a text that changes when a remote file is replaced: its size, and digest or time."""
     version = _first_of(info, (*_DIGESTS, *_TIMES))
     # Some stores put a digest into quotes, but not in listings.

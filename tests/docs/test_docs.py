@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.formats import FORMATS
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Box, Labelled, labelled
@@ -116,6 +117,38 @@ def test_the_page_has_every_name_of_default_specs() -> None:
             assert typed[name] == settings["first"]
         else:
             assert f"\n| `{name}` |" in page
+
+
+PARTS = {
+    "captions": "captions",
+    "spans": "spans",
+    "unplaced": "phrases outside of the caption",
+    "nothing_there": "absent",
+    "scores": "scores",
+    "ids": "ids",
+    "verified": "verdicts",
+    "classes": "classes",
+    "outlines": "outlines",
+}
+"""What a format may say, by its name in formats.yaml, as the page's table calls it."""
+
+
+def test_the_page_has_the_table_of_formats() -> None:
+    page = (REPOSITORY / "docs" / "formats.md").read_text(encoding="utf-8")
+    row_of_page = r"^\| `([\w-]+)`(?: \((\w+) only\))? \| .* \| `(\S+)` \| (.*) \|$"
+    rows = re.findall(row_of_page, page, re.MULTILINE)
+    expected = []
+    lost = ""
+    for name, row in FORMATS.items():
+        lost_before = lost
+        lost = ", ".join(words for part, words in PARTS.items() if part not in row["says"])
+        cell = lost or "nothing is lost"
+        if "numbers" in row:
+            assert lost == lost_before
+            cell = "the same; boxes are rounded"
+        only = [way for way in ("in", "out") if row.get(f"{way}_only")]
+        expected.append((name, "".join(only), row["file"], cell))
+    assert rows == expected
 
 
 @pytest.mark.parametrize(
