@@ -1,119 +1,97 @@
-"""An operator at work on records in memory: the same asking, retrying and limits, and no files."""
+"""An operator at work on records in memory: the loop of all runs, and no files."""
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.errors import BrokenRow, ImageChanged, RecordError, RunStopped
+from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.threads import Turn
 from dataflow_grounding.data.dataframes import plain_row
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.data.records import JsonObject, Record, Update
+from dataflow_grounding.data.storage import FileStorage
+from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.loop import DEFAULT_WORKERS, Loop, Taken
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import (
     SUSPECT,
     UNSEEN,
     Annotator,
     Result,
+    Step,
     may_ask,
-    no_marks,
     with_unseen,
 )
 from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
-from dataflow_grounding.engine.workers import Workers, run_blocking
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.display import ShownRecord
 from dataflow_grounding.images.image import find_image, let_go
 from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
-
-Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
-"""By the index of a row: the row as it is returned, and what went wrong."""
-
-
-class _PlainRow(NamedTuple):
-    """A row as a run over files has it."""
-
-    values: dict[str, Any]  # as JSON has them; {} where that can't be
-    picture_file: dict[str, str]  # the column of a picture in memory, and the file it is in for now
-    error: RecordError | None  # what is wrong with the row
-
-
-class _RowsAsRecords(NamedTuple):
-    records: list[Record]  # one for each row, also for a broken one: the indices are the same
-    broken: dict[int, Result]  # by index: what is wrong with a row
-
-
-class _CheckedRecords(NamedTuple):
-    errors: dict[int, Result]  # by index: why a record can't be asked about
-    will_ask: bool  # whether any other record may be asked about
-
 
 # by a serving's class, endpoint and model: taken while an operator that asks them is prepared
 _preparing: dict[tuple[type, str, str], Turn] = {}
 if hasattr(os, "register_at_fork"):
     # a forked process has no thread that would give a turn back
     os.register_at_fork(after_in_child=_preparing.clear)
-DEFAULT_WORKERS = 4  # the assumed number of requests in flight, if no step asks anything
+
+
+@dataclass
+class RowInMemory:
+    """A row of the caller's, and what became of it."""
+
+    given: JsonObject
+    record: Record  # what the operator gets: pictures as files, other values as JSON has them
+    image_key: str  # the column of its picture
+    may_ask: bool = False
+    update: Update | None = None
+    error: RecordError | None = None
+
+    def shown(self) -> ShownRecord:
+        """Return the row with its update; without that where it has failed, if only in part."""
+        # The caller's own values: pictures in memory, not the files that they are in for now. The
+        # row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
+        values = {str(name): value for name, value in self.given.items() if name != "image_id"}
+        if self.update and self.error is None:
+            values |= self.update
+        return ShownRecord.of(self.record, self.image_key, values)
 
 
 def annotate_all(
-    operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
-) -> Results:
-    """Return, by a row's index, the row with the operator's update, or the row and its error. The
-    rows returned hold the caller's own values, though the operator got pictures as files, and other
-    values as JSON has them. With `until_failure`, no row is begun once one has failed.
-    """
-    image_key = operator.reads().get("image")
-    records, broken = _as_records(operator, rows)
-    errors, will_ask = _check_records(operator, records, broken)
-    outcomes = broken | errors  # by index; `_WorkInMemory` enters those of `pending`
-    pending = {index: record for index, record in enumerate(records) if index not in outcomes}
+    operator: Annotator, given: Sequence[JsonObject], *, until_failure: bool = False
+) -> list[RowInMemory]:
+    """Annotate a caller's rows. With `until_failure`, none is begun once one has failed."""
+    rows_of_image = NumberTable()
+    rows = [_read(operator, row, place, rows_of_image) for place, row in enumerate(given)]
     options = current_options.get()
     counter = counter_for_memory(options)
-    asking = None
-    if will_ask:
-        pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
+    loop = _InMemory(operator, rows, until_failure)
+    if any(row.may_ask for row in rows):
+        pending = [row.record for row in rows if row.error is None]
+        pictures = partial(pictures_of, pending, operator.reads().get("image") or IMAGE_COLUMN)
         start = RunStart(options, counter.budget, folder=None, pictures=pictures)
-        asking = _prepared_asking(operator, start)
-    replies_path = options.replies or ""  # without one, replies last no longer than the call
-    with closing(ReplyLog(replies_path)) as store:
-        # The operator asks with this when it concludes. Each record gets a copy, whose priority is
-        # the record's index: so this one's comes after all of them.
-        last = (len(rows),)
-        ask_at_end = StepAsk(
-            asking,
-            store,
-            operator.name,
-            priority=last,
-            wording=operator.wording,
-            format_choice=operator.format_choice,
-        )
-        try:
-            work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
-            run_blocking(work.execute)
-        finally:
-            if asking is not None:
-                counter.add(asking.counts, asking.serving.model)
-    return _results(rows, records, outcomes, image_key)
-
-
-def _prepared_asking(operator: Annotator, start: RunStart) -> Asking | None:
-    """Prepare the operator; return what answers its requests, None without a serving."""
-    with _turn_of(operator).taken():
-        operator.prepare(start)
-    if operator.serving is None:
-        return None
-    # These two options are for runs. Replies of earlier calls, which `options.replies` keeps, are
-    # taken in any case.
-    own_options = replace(start.options, force_reprocess=False, retry_failed=False)
-    return Asking(operator.serving, own_options, start.budget)
+        with _turn_of(operator).taken():
+            operator.prepare(start)
+        if operator.serving is not None:
+            # These two options are for runs. Replies of earlier calls, which `options.replies`
+            # keeps, are taken in any case.
+            own_options = replace(options, force_reprocess=False, retry_failed=False)
+            asking = Asking(operator.serving, own_options, counter.budget)
+            loop.askings[id(operator.serving)] = asking
+    try:
+        # without a file, replies last no longer than the call
+        with closing(ReplyLog(options.replies or "")) as loop.store:
+            run_blocking(loop.execute)
+    finally:
+        for asking in loop.askings.values():
+            counter.add(asking.counts, asking.serving.model)
+    return rows
 
 
 def _turn_of(operator: Annotator) -> Turn:
@@ -127,69 +105,44 @@ def _turn_of(operator: Annotator) -> Turn:
     return _preparing.setdefault(whose, Turn())
 
 
-def _results(
-    rows: Sequence[Mapping[str, Any]],
-    records: Sequence[Record],
-    outcomes: Mapping[int, Result],
-    image_key: str | None,
-) -> Results:
-    results: Results = {}
-    for index in sorted(outcomes):
-        row = rows[index]
-        update, error = outcomes[index]
-        # The caller's own values: pictures in memory, not the files that they are in for now. The
-        # row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
-        shown = {str(name): value for name, value in row.items() if name != "image_id"}
-        if update and error is None:  # a row that failed in part is shown without its update
-            shown |= update
-        column = image_key or _image_column(row)
-        results[index] = ShownRecord.of(records[index], column, shown), error
-    return results
-
-
-def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _RowsAsRecords:
+def _read(
+    operator: Annotator, given: JsonObject, place: int, rows_of_image: NumberTable
+) -> RowInMemory:
+    """Read a caller's row; call it in the order of rows."""
     image_key = operator.reads().get("image")
-    is_needed = bool(operator.needs_image and image_key)
-    records: list[Record] = []
-    broken: dict[int, Result] = {}
-    rows_of_image = NumberTable()
-    for index, row in enumerate(rows):
-        column = image_key or _image_column(row)
-        plain = _as_plain(row, column, is_needed)
-        if plain.error is not None:
-            broken[index] = (None, plain.error)
-        if isinstance(row, Record):  # from another operator: it keeps what tells it apart
-            records.append(row.updated(plain.values))
-        else:
-            records.append(_identified(plain, index, column, rows_of_image))
-    return _RowsAsRecords(records, broken)
-
-
-def _identified(plain: _PlainRow, index: int, column: str, rows_of_image: NumberTable) -> Record:
-    """Identify a record; a picture in memory by its content, not by the file it is in for now."""
-    with_content_name = {name: id_of(path) for name, path in plain.picture_file.items()}
-    record = Record({**plain.values, **with_content_name}, place=index)
-    identify(record, column, None, rows_of_image)
-    record.update(plain.picture_file)
-    return record
-
-
-def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
-    values: dict[str, Any] = {}
-    problem: RecordError | None = None
+    column = image_key or (given.image_key if isinstance(given, ShownRecord) else IMAGE_COLUMN)
+    is_image_needed = bool(operator.needs_image and image_key)
+    values: Update = {}
+    error: RecordError | None = None
     try:
-        picture_file = _picture_as_file(row, column, needed)
-    except RecordError as error:
-        problem = error
+        picture_file = _picture_as_file(given, column, is_image_needed)
+    except RecordError as problem:
+        error = problem
         picture_file = {column: ""}  # the value itself may be no JSON: a text takes its place
     try:
-        values = plain_row({**row, **picture_file})
-    except BrokenRow as error:
-        problem = error
-    return _PlainRow(values, picture_file, problem)
+        values = plain_row({**given, **picture_file})
+    except BrokenRow as problem:
+        error = problem
+    if isinstance(given, Record):  # from another operator: it keeps what tells it apart
+        record = given.updated(values)
+    else:
+        # a picture in memory is told by its content, not by the file that it is in for now
+        content_name = {name: id_of(path) for name, path in picture_file.items()}
+        record = Record({**values, **content_name}, place=place)
+        identify(record, column, None, rows_of_image)
+        record.update(picture_file)
+    row = RowInMemory(given, record, column, error=error)
+    if error is None:
+        try:
+            if is_image_needed:
+                find_image(record, column)  # raises for a picture that isn't there
+            row.may_ask = may_ask(operator, record)
+        except RecordError as problem:
+            row.error = problem
+    return row
 
 
-def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
+def _picture_as_file(row: JsonObject, column: str, needed: bool) -> dict[str, str]:
     """Return the file that now holds the row's picture, by column; {} for a path or none."""
     value = row.get(column)
     if not is_picture(value):
@@ -201,105 +154,54 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
     return {}
 
 
-def _check_records(
-    operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
-) -> _CheckedRecords:
-    image_key = operator.reads().get("image")
-    errors: dict[int, Result] = {}
-    will_ask = False
-    for index, record in enumerate(records):
-        if index in broken:
-            continue
-        try:
-            if image_key and operator.needs_image:
-                find_image(record, image_key)  # raises for a picture that isn't there
-            if may_ask(operator, record):
-                will_ask = True
-        except RecordError as error:
-            errors[index] = (None, error)
-    return _CheckedRecords(errors, will_ask)
-
-
-def _image_column(row: Mapping[str, Any]) -> str:
-    return row.image_key if isinstance(row, ShownRecord) else IMAGE_COLUMN
-
-
-class _WorkInMemory:
-    """Annotates pending records, the first of the input first, and enters their outcomes."""
+class _InMemory(Loop):
+    """Takes a caller's rows, in order, but those that have failed; an interrupt ends it at once."""
 
     def __init__(
-        self,
-        operator: Annotator,
-        pending: Mapping[int, Record],
-        outcomes: dict[int, Result],
-        ask_at_end: StepAsk,
-        until_failure: bool,
+        self, operator: Annotator, rows: Sequence[RowInMemory], until_failure: bool
     ) -> None:
-        self._operator = operator
-        self._pending = pending
-        self._outcomes = outcomes
-        self._ask_at_end = ask_at_end
+        super().__init__([Step(operator, FileStorage(""), numbered=False)])
+        self.memo = ImageMemo(None)
+        self._rows = rows
+        self._pending = deque(place for place, row in enumerate(rows) if row.error is None)
         self._until_failure = until_failure
-        self._queue = iter(pending.items())  # all workers take from it
-        self._has_failed = bool(outcomes)
-        # of records with boxes in doubt; StepAsk.note adds them
-        self._marks = no_marks()
-        self._memo = ImageMemo(None)
-        # an interrupt ends them at once: nothing has to be written
-        self._workers = Workers(lambda: False)
+        self._has_failed = len(self._pending) < len(rows)
 
     async def execute(self) -> None:
-        """Annotate all records; where it is stopped, outcomes so far stay entered."""
-        asking = self._ask_at_end.asking
-        most_in_flight = asking.places.most if asking is not None else DEFAULT_WORKERS
+        most_in_flight = sum(asking.places.most for asking in self.askings.values())
         # twice as many: some prepare pictures while others wait for replies
-        count = min(len(self._pending), 2 * most_in_flight)
+        most_workers = 2 * (most_in_flight or DEFAULT_WORKERS)
         try:
-            await self._workers.do(self._work() for _ in range(count))
-            if self._workers.cancelled:  # `do` doesn't raise that
-                raise asyncio.CancelledError
-            await self._operator.conclude(self._ask_at_end)
-            self._set_marks()
-        except RunStopped as stop:
-            # An operator may raise it, as SuspectBoxes: then `asking` has to be told, or it would
-            # put plain questions when it is closed.
-            if asking is not None:
-                asking.stopped = stop
-            raise
+            await self.work_through(max(1, min(len(self._pending), most_workers)))
         finally:
-            if asking is not None:
+            for asking in self.askings.values():
                 await asking.aclose()
+        if self.stopped is not None:
+            raise self.stopped
+        if self.cancelled:
+            raise asyncio.CancelledError
+        self._set_marks()
+
+    async def take(self) -> Taken | None:
+        if not self._pending or (self._until_failure and self._has_failed):
+            return None
+        place = self._pending.popleft()
+        return Taken(place, self._rows[place].record)
+
+    def put(self, taken: Taken, results: Sequence[Result], work: RowWork) -> None:
+        row = self._rows[taken.place]
+        let_go(row.record)  # of its opened picture: the record lives on in what is returned
+        row.update, row.error = results[0]
+        if row.error is not None:
+            self._has_failed = True
 
     def _set_marks(self) -> None:
         """Mark the records that the operator's checks have found in doubt."""
-        for (index,) in self._marks[SUSPECT]:
-            update, error = self._outcomes[index]
-            self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
-        for (index,) in self._marks[UNSEEN]:
-            update, error = self._outcomes[index]
-            if update is not None:
-                columns, _ = with_unseen(update)
-                self._outcomes[index] = ({**update, **columns}, error)
-
-    async def _work(self) -> None:
-        for index, record in self._queue:
-            if self._until_failure and self._has_failed:
-                return
-            update, error = await self._annotated(index, record)
-            let_go(record)  # of its opened picture, because the record lives on in what is returned
-            self._outcomes[index] = (update, error)
-            if error is not None:
-                self._has_failed = True
-            # A record that asks nothing waits for nothing: without this, others would have no turn.
-            await asyncio.sleep(0)
-
-    async def _annotated(self, index: int, record: Record) -> Result:
-        ask = replace(self._ask_at_end, priority=(index,), marks=self._marks)
-        annotate_once = partial(
-            annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
-        )
-        update, error = await self._workers.until_done(annotate_once)
-        if update is None and isinstance(error, ImageChanged):
-            # once more, which reads the image's facts again
-            update, error = await self._workers.until_done(annotate_once)
-        return update, error
+        for place, _ in self.marks[SUSPECT]:
+            row = self._rows[place]
+            row.update = {**(row.update or {}), SUSPECT: True}
+        for place, _ in self.marks[UNSEEN]:
+            row = self._rows[place]
+            if row.update is not None:
+                columns, _ = with_unseen(row.update)
+                row.update |= columns

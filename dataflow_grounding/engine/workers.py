@@ -29,11 +29,11 @@ THREADS_SECONDS = 1.0  # between two looks whether the threads of an event loop 
 
 
 class Workers:
-    """The tasks of one run; `stop` says at an interrupt whether they have `grace` seconds left."""
+    """The tasks of one run."""
 
-    def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
-        self._stop = stop
-        self._grace = grace
+    grace = GRACE_SECONDS
+
+    def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
         # whether they have been cancelled: before that, a CancelledError is an operator's own
         self.cancelled = False
@@ -57,11 +57,15 @@ class Workers:
                 raise error
 
     def interrupt(self) -> None:
-        """End the tasks, as the user or the system wants: soon, or at once, as `stop` says."""
-        if self._stop():
-            asyncio.get_running_loop().call_later(self._grace, self.cancel)
+        """End the tasks, as the user or the system wants: soon, or at once."""
+        if self.may_finish():
+            asyncio.get_running_loop().call_later(self.grace, self.cancel)
         else:
             self.cancel()
+
+    def may_finish(self) -> bool:
+        """Return whether tasks have `grace` seconds left at an interrupt."""
+        return False
 
     def cancel(self) -> None:
         self.cancelled = True

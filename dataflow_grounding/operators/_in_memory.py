@@ -133,12 +133,12 @@ def _lists_texts(rows: Sequence[JsonObject], name: str) -> bool:
     return bool(values)
 
 
-def annotated_record(operator: "Operator", row: JsonObject) -> ShownRecord:
-    check_columns(operator, [row], BrokenRow)
-    record, error = annotate_all(operator, [row])[0]  # by the row's index
-    if error is not None:
-        raise error
-    return record
+def annotated_record(operator: "Operator", given: JsonObject) -> ShownRecord:
+    check_columns(operator, [given], BrokenRow)
+    (row,) = annotate_all(operator, [given])
+    if row.error is not None:
+        raise row.error
+    return row.shown()
 
 
 def annotated_rows(
@@ -148,26 +148,29 @@ def annotated_rows(
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     is_frame = hasattr(data, "iloc") and hasattr(data, "columns")  # pandas isn't imported
-    rows: list[JsonObject]
+    given: list[JsonObject]
     if is_frame:
-        rows = data.rename(columns=str).to_dict("records")
+        given = data.rename(columns=str).to_dict("records")
     else:
-        rows = _rows_of_list(operator, data)
-    if rows:
-        check_columns(operator, rows, InputError)
-    ends_at_first_failure = on_error == "raise"
-    # by the rows' numbers: their indices in `rows`
-    results = annotate_all(operator, rows, until_failure=ends_at_first_failure)
+        given = _rows_of_list(operator, data)
+    if given:
+        check_columns(operator, given, InputError)
+    rows = annotate_all(operator, given, until_failure=on_error == "raise")
     places = _places_in_first_list(data, len(rows))
-    failures = []
-    for number, (_, error) in results.items():
-        if error is not None:
-            failures.append((places[number], error))
+    failures = [
+        (place, row.error) for place, row in zip(places, rows, strict=True) if row.error is not None
+    ]
     if failures:
         _raise_or_warn(failures, len(rows), on_error)
-    record_by_number = _records_to_return(operator, results, keeps_failed=on_error == "keep")
+    null_by_column = dict.fromkeys(operator.writes().values())  # column → None
+    record_by_number: dict[int, ShownRecord] = {}
+    for number, row in enumerate(rows):
+        if row.error is None:
+            record_by_number[number] = row.shown()
+        elif on_error == "keep":
+            record_by_number[number] = row.shown().updated(null_by_column)
     if is_frame:
-        return _annotated_frame(operator, data, rows, record_by_number, failures)
+        return _annotated_frame(operator, data, given, record_by_number, failures)
     earlier_failures = data.failures if isinstance(data, Annotated) else []
     return Annotated(record_by_number.values(), [*earlier_failures, *failures])
 
@@ -179,23 +182,6 @@ def _places_in_first_list(data: UsersValue, count: int) -> Sequence[int]:
     if isinstance(data, Annotated):
         return [getattr(row, "place", number) for number, row in enumerate(data)]
     return range(count)
-
-
-def _records_to_return(
-    operator: "Annotator",
-    results: Mapping[int, tuple[ShownRecord, RecordError | None]],
-    *,
-    keeps_failed: bool,
-) -> dict[int, ShownRecord]:
-    """Return the records by their rows' numbers; a failed one that is kept has nulls."""
-    null_by_column = dict.fromkeys(operator.writes().values())  # column → None
-    record_by_number = {}
-    for number, (record, error) in results.items():
-        if error is None:
-            record_by_number[number] = record
-        elif keeps_failed:
-            record_by_number[number] = record.updated(null_by_column)
-    return record_by_number
 
 
 def _raise_or_warn(

@@ -17,16 +17,16 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.files import new_file, within
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.data.records import Record, Update
+from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import other_stores, store_path
+from dataflow_grounding.engine.loop import Loop
 from dataflow_grounding.engine.options import OwnPictures, RunStart, budget_of
 from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
-from dataflow_grounding.engine.workers import Workers
 from dataflow_grounding.images.image import open_image, pin
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
@@ -51,16 +51,18 @@ class Engine:
         self._turns = asyncio.Semaphore(self.at_once)  # one for each picture at work
         self._tasks: set[asyncio.Task[dict[str, Any]]] = set()  # of requests that aren't done yet
         self._budget = budget_of(run.options)
-        self._askings: dict[int, Asking] = {}  # by the id() of the serving
+        self._loop = Loop(run.job.steps)
+        self._askings = self._loop.askings
         for serving in servings:
             asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
             self._askings[id(serving)] = asking
         self._is_settled = False  # the box format
         self._settled_sizes: set[Size] = set()  # of elongated pictures, how to send them
         self._lock_of_settling = asyncio.Lock()
-        self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
         self._store = ReplyLog(store_path(self._folder), others=other_stores(self._folder))
+        self._loop.memo = self._memo
+        self._loop.store = self._store
         # A picture that came in a request is a file in here while it is asked about, because users'
         # operators may open it. Its name is one of `_numbers`.
         self._spool = os.path.join(self._folder, "pictures")
@@ -188,27 +190,13 @@ class Engine:
                         await asyncio.to_thread(operator.prepare, start)
                 self._settled_sizes.add(size)
 
-    async def _through_all_steps(self, record: Record) -> dict[str, Any]:
-        """The columns that the steps add; each step sees those of the steps before it."""
+    async def _through_all_steps(self, record: Record) -> Update:
+        """The columns that the steps add."""
+        if self._keeping.done():
+            self._keeping.result()  # raises why nothing can be kept any more
         began_at = time.monotonic()  # requests of the picture that began first go first
-        columns: dict[str, Any] = {}
-        for place, step in enumerate(self._run.job.steps):
-            if self._keeping.done():
-                self._keeping.result()  # raises why nothing can be kept any more
-            operator = step.operator
-            asking = self._askings.get(id(operator.serving))
-            priority = (began_at, place)
-            ask = StepAsk(
-                asking,
-                self._store,
-                step.label,
-                priority,
-                wording=operator.wording,
-                format_choice=operator.format_choice,
-            )
-            update, error = await self._workers.until_done(
-                partial(annotated, operator, record.updated(columns), ask, self._memo)
-            )
+        columns: Update = {}
+        for update, error in await self._loop.results_of_steps(began_at, record, RowWork()):
             if error is not None:
                 raise error
             columns |= update or {}

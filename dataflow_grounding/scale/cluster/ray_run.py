@@ -34,7 +34,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
+from dataflow_grounding.engine.workers import GRACE_SECONDS
 from dataflow_grounding.scale.cluster._shipping import shipped
 from dataflow_grounding.scale.cluster._task import (
     Home,
@@ -72,6 +72,8 @@ _HOST_AND_PORT = re.compile(r"([^/@]+):(\d+)$")
 class RayRun(Run):
     """One pass over a source by tasks on Ray, which leaves what a Run in this process would."""
 
+    grace = STOP_SECONDS
+
     def __init__(self, address: str | None, workers: int | None, *arguments: Any) -> None:
         if not isinstance(address, str | None):
             what = f"Ray's address should be a text, and {type(address).__name__} is none"
@@ -97,7 +99,6 @@ class RayRun(Run):
         )
         self._shipped = shipped(Work(self.steps, left, self.source.name, results, of_spec))
         self._home = Home(__version__, os.getcwd(), _own_modules())
-        self._workers = Workers(self._interrupt, STOP_SECONDS)
         self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
         self._at_work: set[Any] = set()  # Ray's references to tasks
         self._outcomes: dict[Shard, ShardOutcome] = {}
@@ -114,10 +115,10 @@ class RayRun(Run):
             try:
                 async with self._with_helpers():
                     start = partial(self._wait_for_a_worker, count, is_own_cluster)
-                    await self._workers.do([self._stopping_run(start)])
+                    await self.do([self._stopping_run(start)])
                     if self.stopped is None:
                         works = [partial(self._work_on, shard) for shard in self._rows_of_shards]
-                        await self._workers.do(map(self._stopping_run, works))
+                        await self.do(map(self._stopping_run, works))
                     if self.stopped is None:
                         self._stop_at_limits()
             finally:  # also of a run that is stopped, what was done and paid counts
