@@ -5,14 +5,14 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.version import OUTPUT
-from dataflow_grounding.data.records import Record, as_json
+from dataflow_grounding.data.records import JsonObject, Record, as_json
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.engine.options import RunOptions
@@ -67,19 +67,23 @@ class Manifest:
             return None
         return self._summary_of(entry)
 
-    def _summary_of(self, entry: dict[str, Any]) -> Summary:
-        fields: dict[str, Any] = entry["summary"]  # fields of Summary, as `_entry_of` kept them
-        for name, value in fields.items():
-            if isinstance(value, dict):  # what JSON made of a Counter
-                fields[name] = Counter(value)
-        fields["annotations"] = self._steps[-1].storage.output_path
-        fields["failures_file"] = self._steps[0].storage.failures_path
-        return Summary(**fields, already_complete=True)
+    def _summary_of(self, entry: JsonObject) -> Summary:
+        summary = Summary(
+            annotations=self._steps[-1].storage.output_path,
+            failures_file=self._steps[0].storage.failures_path,
+            already_complete=True,
+        )
+        for name, value in entry["summary"].items():  # fields of Summary, as `_entry_of` kept them
+            is_counter = isinstance(value, dict)  # what JSON made of one
+            setattr(summary, name, Counter(value) if is_counter else value)
+        return summary
 
     def write(self, summary: Summary) -> None:
         """Remember a finished run if doing it again would give the same; else forget it."""
         if summary.notes["image_changed"]:
-            entries = {}  # other segments may have used the image: none counts as finished
+            entries: dict[
+                str, JsonObject
+            ] = {}  # other segments may have used the image: none counts as finished
         else:
             entries = self._entries()
             entries.pop(self._entry, None)
@@ -94,7 +98,7 @@ class Manifest:
             entries[self._entry] = self._entry_of(summary, fingerprint)
         keep_fact(self._folder, FINISHED, entries)
 
-    def _entries(self) -> dict[str, Any]:
+    def _entries(self) -> dict[str, JsonObject]:
         return dict(fact(self._folder, FINISHED) or {})
 
     def _would_come_out_the_same(self, summary: Summary) -> bool:
@@ -105,11 +109,11 @@ class Manifest:
         noted_codes = {code for code, count in summary.notes.items() if count}
         return not summary.handover.passing_failures and noted_codes.isdisjoint(MAY_CHANGE)
 
-    def _entry_of(self, summary: Summary, fingerprint: str) -> dict[str, Any]:
+    def _entry_of(self, summary: Summary, fingerprint: str) -> JsonObject:
         names = ["records", "done", "failed", "expressions", "notes", "failures"]
         fields = {name: getattr(summary, name) for name in names}
         fields["models"] = [blotted(model) for model in summary.models]
-        entry: dict[str, Any] = {
+        entry: JsonObject = {
             "settings": self._settings,
             "input": fingerprint,
             "outputs": self._output_states(),
@@ -149,7 +153,7 @@ class Manifest:
         return states
 
 
-def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
+def settings_of(steps: Sequence[Step], extra: JsonObject) -> str | None:
     """Return a digest of all that the columns depend on besides rows and replies, if known."""
     parts: list[Any] = [extra]
     for step in steps:

@@ -1,13 +1,14 @@
 """The columns that the engine adds to those that an operator returns."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from dataflow_grounding.data.expressions import read_expressions
 from dataflow_grounding.data.records import (
     DOUBT,
     REMARK,
     ROW_OF_IMAGE,
+    JsonObject,
     Record,
     Update,
     has_id,
@@ -39,7 +40,7 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
     return update
 
 
-def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
+def doubt_columns(record: JsonObject, answers: "Iterable[Found]") -> Update:
     """Return `doubtful` and `doubt` (why); those of earlier answers are cleared."""
     of_reply = ""  # the first doubt about a whole reply
     of_boxes = ""  # the first one about a phrase's own boxes

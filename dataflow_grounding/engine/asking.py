@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dataflow_grounding._util import errors
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.options import RunOptions
@@ -251,7 +252,7 @@ class Asking:
         with self.traffic.stopping():
             self._unreadable.add(this_try.request, this_try.key, error, this_try.by.store.path)
 
-    async def _sent(self, asked: Asked) -> dict[str, Any]:
+    async def _sent(self, asked: Asked) -> JsonObject:
         """Return the stored line of the reply."""
         try:
             return await self._stored.line(asked)

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan, nan
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding.data.records import is_number, read_object
+from dataflow_grounding.data.records import JsonObject, is_number, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
@@ -55,14 +54,14 @@ class Amount:
             cost_usd=self.cost_usd * times,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return whole requests and tokens, and USD with six decimals; None where they are NaN."""
         tokens = {name: round(getattr(self, name)) for name in ("input", "cached", "output")}
         cost = None if isnan(self.cost_usd) else round(self.cost_usd, 6)
         return {"requests": round(self.requests), "tokens": tokens, "cost_usd": cost}
 
 
-def costs_of(folder: str) -> dict[str, Any]:
+def costs_of(folder: str) -> JsonObject:
     """Return what all runs in `folder` cost, at the prices in its run.json, else published ones."""
     run = read_object(os.path.join(folder, "run.json"))
     steps = paid_by_step(folder, stated_prices(run), prices_of_judge(run))
@@ -71,7 +70,7 @@ def costs_of(folder: str) -> dict[str, Any]:
     return {**total_of(steps).to_json(), "steps": steps}
 
 
-def total_of(steps: Sequence[Mapping[str, Any]]) -> Amount:
+def total_of(steps: Sequence[JsonObject]) -> Amount:
     """Return the sum of what `paid_by_step` says of steps."""
     total = Amount()
     for step in steps:
@@ -84,7 +83,7 @@ def total_of(steps: Sequence[Mapping[str, Any]]) -> Amount:
 
 def paid_by_step(
     folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None] | None = None
-) -> list[dict[str, Any]]:
+) -> list[JsonObject]:
     """Return for each step what its stored replies have cost. Some are also counted apart:
 
     - `retries`: second and further tries
@@ -93,7 +92,7 @@ def paid_by_step(
     - `kept`: replies that a gateway's cache gave, and that weren't paid for again
     - `flex`: replies of that service tier
     """
-    steps = []
+    steps: list[JsonObject] = []
     for step, bill in sorted(_bills_of(folder, prices, judges_prices or {}).items()):
         names = list(PARTS)
         if FLEX in bill:  # few steps have replies of that tier
@@ -124,7 +123,7 @@ def _bills_of(
     return bills
 
 
-def _parts_of(line: dict[str, Any]) -> list[str]:
+def _parts_of(line: JsonObject) -> list[str]:
     """Return the parts of its step's bill that a stored reply belongs to."""
     parts = ["all"]
     if line.get("attempt"):  # how many replies before it could not be read
@@ -140,7 +139,7 @@ def _parts_of(line: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
+def _paid_for(line: JsonObject, prices: Prices | None) -> Amount:
     """Return what one stored reply has cost; the USD are NaN where there are no prices."""
     usage = usage_of(line)
     is_free = line.get("free") or line.get("kept")
@@ -155,7 +154,7 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
 
 
-def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:
+def prices_of_judge(run: JsonObject) -> dict[str, Prices | None]:
     """Return the prices of another judge that a `run.json` names, by its model; {} without one."""
     judge = run.get("judge")
     if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
@@ -166,7 +165,7 @@ def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:
     return {judge["model"]: prices}
 
 
-def stated_prices(run: dict[str, Any]) -> Prices | None:
+def stated_prices(run: JsonObject) -> Prices | None:
     """Return the prices in the spec that a `run.json` holds; None where it has none."""
     for vlm in stated_in(run, "vlm"):
         # a block without prices, or an edited file

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import write_bytes
-from dataflow_grounding.data.records import as_json, read_object
+from dataflow_grounding.data.records import JsonObject, as_json, read_object
 
 NAME = "facts.json"
 
@@ -30,7 +30,7 @@ def keep_fact(folder: str, name: str, value: Any) -> None:
         write_bytes(path, text.encode())
 
 
-def _facts_in(folder: str) -> dict[str, Any]:
+def _facts_in(folder: str) -> JsonObject:
     file = read_object(os.path.join(folder, NAME))
     facts = file.get("facts")
     if isinstance(facts, dict) and file.get("sum") == _sum(facts):
@@ -38,5 +38,5 @@ def _facts_in(folder: str) -> dict[str, Any]:
     return {}
 
 
-def _sum(facts: dict[str, Any]) -> int:
+def _sum(facts: JsonObject) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

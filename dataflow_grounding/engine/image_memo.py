@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.keyed_log import KeyedLog, key_of
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts, read_file
@@ -152,7 +152,7 @@ def _key(text: str) -> str:
     return key_of(repr(text))  # so are the keys of logs that are there
 
 
-def _usual(file: images.ImageFile) -> dict[str, Any]:
+def _usual(file: images.ImageFile) -> Update:
     return {**_USUAL, "file_bytes": file.file_bytes}
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.results_names import SHARDS
 from dataflow_grounding.data.dataframes import plain_value
+from dataflow_grounding.data.records import JsonObject
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint."""
@@ -67,7 +68,7 @@ class KeyedLog:
         """The byte offset of the next line."""
         return self._size + len(self._pending)
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str) -> JsonObject | None:
         """Return a key's last line; None if there is none, or it is damaged."""
         offset = self._offset_of(key)
         return None if offset is None else self._line_of(key, offset)
@@ -75,7 +76,7 @@ class KeyedLog:
     def _offset_of(self, key: str) -> int | None:
         return self._offsets.get(int(key[:_INDEXED], 16))
 
-    def _line_of(self, key: str, offset: int) -> dict[str, Any] | None:
+    def _line_of(self, key: str, offset: int) -> JsonObject | None:
         try:
             text = self._line_at(offset)
             if self._has_sums and not _is_whole(text):
@@ -88,7 +89,7 @@ class KeyedLog:
             return None
         return line
 
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    def put(self, key: str, value: JsonObject) -> JsonObject:
         """Add a line of a key and a value, and return it."""
         line = {"key": key, **value}
         offset = self.end
@@ -189,7 +190,7 @@ def append(file: int, data: bytes, size: int) -> None:
         raise
 
 
-def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
+def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[JsonObject]:
     """Yield a log's undamaged lines that begin from one byte offset on, and before another."""
     if not os.path.exists(path):
         return

@@ -8,13 +8,13 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.results_names import SHARDS
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.terminal import shown
-from dataflow_grounding.data.records import Record, Update, dump_line, parse_line
+from dataflow_grounding.data.records import JsonObject, Record, Update, dump_line, parse_line
 from dataflow_grounding.data.rows import RowWriter, remove_unfinished
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN, Step, no_marks, with_unseen
@@ -109,7 +109,7 @@ class Outputs:
                 is_last = step == len(self.steps) - 1
                 writer.set_in(unseen, partial(self._with_unseen, is_counted=is_last))
 
-    def _with_unseen(self, row: dict[str, Any], is_counted: bool) -> Update:
+    def _with_unseen(self, row: JsonObject, is_counted: bool) -> Update:
         columns, unseen = with_unseen(row)
         if is_counted:
             self.summary.count_unseen(row, unseen)
@@ -187,9 +187,9 @@ class Outputs:
             writer.close()
 
 
-def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
+def other_failures(path: str, labels: set[str]) -> list[JsonObject]:
     """Return the lines of a failures file that are of other steps than those with these labels."""
-    kept = []
+    kept: list[JsonObject] = []
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for line in file:
             with suppress(RecordError):  # a damaged line says nothing
@@ -199,8 +199,8 @@ def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
     return kept
 
 
-def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
-    line: dict[str, Any] = {
+def _failure(outcome: Outcome, step: str, error: RecordError) -> JsonObject:
+    line: dict[str, object] = {
         "id": outcome.image_id,
         "line": outcome.line,
         "step": step,

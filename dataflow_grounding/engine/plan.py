@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 from dataflow_grounding._util.errors import BrokenRow, PlanError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.expressions import Expression, read_expressions, update_as_json
-from dataflow_grounding.data.records import DOUBT, REMARK, ROW_OF_IMAGE, Record, Update
+from dataflow_grounding.data.records import DOUBT, REMARK, ROW_OF_IMAGE, JsonObject, Record, Update
 from dataflow_grounding.data.storage import before_looking
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def no_marks() -> dict[str, set[Any]]:
     return {SUSPECT: set(), UNSEEN: set()}
 
 
-def with_unseen(row: Mapping[str, Any]) -> tuple[Update, list[Expression]]:
+def with_unseen(row: JsonObject) -> tuple[Update, list[Expression]]:
     """Return the column `expressions` of a row, in which absent phrases are now ambiguous, and a
     list of these phrases. One whose boxes were rejected stays absent: the endpoint did find
     something for it.
@@ -200,7 +200,7 @@ class Annotator:
         """Return in words what to do where the column of an output role is another's already."""
         return f"rename that one, or in a script give this another name with output_{role}_key"
 
-    def settings(self) -> dict[str, Any] | None:
+    def settings(self) -> JsonObject | None:
         """Return all that its updates depend on in addition to record and replies, as JSON.
 
         None if that isn't known, as here: then its runs never count as finished.

@@ -16,6 +16,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import blotted, excerpt
 from dataflow_grounding._util.users_code import place_of
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.plan import SUSPECT
 from dataflow_grounding.replies import Note
@@ -33,9 +34,9 @@ REFUSED_BY_ERROR = "refused"
 
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the line of a reply to a step's request, as it is stored: without API keys."""
-    line: dict[str, Any] = {
+    line: dict[str, object] = {
         "step": step,
         "task": CHECK if check else request.task,
         "model": blotted(serving.model),
@@ -64,12 +65,12 @@ def line_of(
     return line
 
 
-def is_refused_by_error(line: dict[str, Any]) -> bool:
+def is_refused_by_error(line: JsonObject) -> bool:
     """Return whether a line is of a request that an error refused, as older stores have them."""
     return line.get("finish_reason") == REFUSED_BY_ERROR and bool(line.get("refusal"))
 
 
-def usage_of(line: dict[str, Any]) -> Usage:
+def usage_of(line: JsonObject) -> Usage:
     """Return the tokens of a stored reply; 0 for what can't be a count."""
     counts = line.get("usage")
     if isinstance(counts, list) and len(counts) == 3:
@@ -77,7 +78,7 @@ def usage_of(line: dict[str, Any]) -> Usage:
     return Usage()
 
 
-def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
+def read_lines(request: Request[T], lines: Sequence[JsonObject], attempts: int) -> ReadReply[T]:
     """Return what the first of a request's stored replies says that can be read."""
     # there may be several, because other shards of the run have asked the same
     first_error: UnreadableReply | None = None
@@ -94,7 +95,7 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
     raise first_error
 
 
-def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
+def read_line(request: Request[T], line: JsonObject, attempts: int) -> ReadReply[T]:
     """Return what a stored reply says, and notes on reading it."""
     error = _failure_in(request, line)
     if error is None:
@@ -123,7 +124,7 @@ def _failure_of_reader(error: Exception) -> RecordError:
     return OperatorFailed(f"reading the reply raised {_described(error)}{where}")
 
 
-def _failure_in(request: Request[Any], line: dict[str, Any]) -> RecordError | None:
+def _failure_in(request: Request[Any], line: JsonObject) -> RecordError | None:
     """Return what is wrong with a stored reply before it is read; None if it has a text."""
     text = line.get("reply")
     if line.get("repeated"):

@@ -16,10 +16,10 @@ import json
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
 
 # In a reply's text, a quote has a backslash before it, so that these are keys of the line.
@@ -84,22 +84,22 @@ class ReplyLog(KeyedLog):
             self._set_aside.update((offset, group) for offset in settled)
         return len(settled)
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str) -> JsonObject | None:
         """Return a key's last line; of another part of the run where this one has no answer."""
         line = self._own_line(key)
         if line is not None and not line.get("refusal"):
             return line
         return next(iter(self.every(key)), None)
 
-    def get_new(self, key: str) -> dict[str, Any] | None:
+    def get_new(self, key: str) -> JsonObject | None:
         """Return a key's last line, if it is of this run."""
         offset = self._offset_of(key)
         return None if offset is None or offset < self.first_new else self._own_line(key)
 
-    def every(self, key: str) -> list[dict[str, Any]]:
+    def every(self, key: str) -> list[JsonObject]:
         """Return each log's last line of `key`; a refusal only where there is no answer."""
-        answers: list[dict[str, Any]] = []
-        refusals: list[dict[str, Any]] = []
+        answers: list[JsonObject] = []
+        refusals: list[JsonObject] = []
         for log in [self, *self.others]:
             line = log._own_line(key)
             if line:
@@ -107,7 +107,7 @@ class ReplyLog(KeyedLog):
                 lines.append(line)
         return answers or refusals[:1]
 
-    def _own_line(self, key: str) -> dict[str, Any] | None:
+    def _own_line(self, key: str) -> JsonObject | None:
         """Return a key's last line, as a suspect one where it is set aside, or None."""
         offset = self._offset_of(key)
         if offset is None:
@@ -118,7 +118,7 @@ class ReplyLog(KeyedLog):
             return line
         return {**line, "suspect": True} if group in self._trusted else None
 
-    def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    def put(self, key: str, value: JsonObject) -> JsonObject:
         group = value.get("of")
         if group is None:
             return super().put(key, value)

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -28,7 +28,7 @@ from dataflow_grounding._util.number_table import ALL_BITS, NumberTable
 from dataflow_grounding._util.paths import is_absolute, kind_of, open_input
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
+from dataflow_grounding.data.records import ROW_OF_IMAGE, JsonObject, Record, has_id, image_id_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
@@ -152,7 +152,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     )
 
 
-def _readable_data(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def _readable_data(rows: Iterable[Row]) -> list[JsonObject]:
     return [row.data for row in rows if row.data is not None]
 
 
@@ -338,7 +338,7 @@ class Source:
                     break
         return rows
 
-    def _data_of_other_rows(self) -> list[dict[str, Any]]:
+    def _data_of_other_rows(self) -> list[JsonObject]:
         """Return a row to tell the columns by, where none of the first ones can be read."""
         if kind_of(self.path) == "file":  # of a pipe, `_first_rows` has looked for one
             for _, row in self._rows():

@@ -8,14 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
 from dataflow_grounding.data.expressions import Expression, read_expressions
-from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, path_of
+from dataflow_grounding.data.records import STATUSES, VERDICTS, JsonObject, Record, path_of
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import SUSPECT, UNSEEN
@@ -195,7 +194,7 @@ class Summary:
                 if expression.status == "none" and expression.rejected:
                     self.expressions["denied"] += 1
 
-    def count_unseen(self, row: Mapping[str, Any], unseen: list[Expression]) -> None:
+    def count_unseen(self, row: JsonObject, unseen: list[Expression]) -> None:
         """Count expressions of a row as ambiguous that were counted as absent."""
         self.notes[UNSEEN] += len(unseen)
         self.expressions["none"] -= len(unseen)
@@ -253,9 +252,9 @@ class Summary:
         if other.cost_usd is not None:  # None: its cost isn't known, and is left out of the sum
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the counts as one JSON object, as `run.json` has them."""
-        counts: dict[str, Any] = {
+        counts: dict[str, object] = {
             "images": self.records,
             "done": self.done,
             "failed": self.failed,
@@ -437,7 +436,7 @@ def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
     return likelihood < BY_CHANCE
 
 
-def _picture_of(record: Mapping[str, Any]) -> str:
+def _picture_of(record: JsonObject) -> str:
     """Return what tells the record's picture from others; "" where it names none."""
     return path_of(record) or str(record.get("image_id") or "")
 

@@ -17,6 +17,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.tasks.wording import WITH_FORMS
 
@@ -181,7 +182,7 @@ def rule_of(error: RecordError | None) -> str:
     return excerpt(named, _LONGEST_RULE)
 
 
-def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
+def unreadable_facts(counts: Counter[str]) -> JsonObject:
     """Return what `run.json` says of replies that could not be read."""
     return {
         "answered": counts["answered"],
@@ -200,7 +201,7 @@ def counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
     return found
 
 
-def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
+def has_unreadable_counts(facts: JsonObject) -> bool:
     """Return whether a `run.json`, perhaps a damaged one, has what `too_many_unreadable` needs."""
     counts: list[Any] = [facts.get("answered"), facts.get("unreadable")]
     for name in ("unreadable_reasons", "unreadable_forms"):
@@ -211,7 +212,7 @@ def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
     return all(type(count) is int and 0 <= count <= _MOST_REPLIES for count in counts)
 
 
-def too_many_unreadable(facts: Mapping[str, Any]) -> str:
+def too_many_unreadable(facts: JsonObject) -> str:
     """Return a sentence if more than 2% of the replies could not be read; else ""."""
     unreadable = facts["unreadable"]  # all tries of the run, also those to calibrate and to check
     answered = facts["answered"]

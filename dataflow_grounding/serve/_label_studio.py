@@ -16,7 +16,7 @@ from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import ImageMissing, InputError, RecordError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.expressions import read_expressions
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import JsonObject, Record
 from dataflow_grounding.formats.label_studio import area_of, box_facts
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import Picture, Pictures, WrongRequest, read_json
@@ -85,8 +85,8 @@ class _Backend:
         return web.json_response({"results": results, "model_version": version})
 
     async def _regions_or_empty(
-        self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
-    ) -> list[dict[str, Any]]:
+        self, request: web.Request, config: _Config, task: JsonObject, params: Any
+    ) -> list[JsonObject]:
         """After an error Label Studio stores no task of its request: a failing one has no boxes."""
         try:
             return await self._regions_of_task(request, config, task, params)
@@ -100,8 +100,8 @@ class _Backend:
             return []
 
     async def _regions_of_task(
-        self, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
-    ) -> list[dict[str, Any]]:
+        self, request: web.Request, config: _Config, task: JsonObject, params: Any
+    ) -> list[JsonObject]:
         phrases = _phrases(config, task, params)
         if not phrases:
             return []
@@ -110,13 +110,13 @@ class _Backend:
         return list(_regions(config, record))
 
 
-def _prediction(model_version: str, regions: list[dict[str, Any]]) -> dict[str, Any]:
+def _prediction(model_version: str, regions: list[JsonObject]) -> JsonObject:
     scores = [region["score"] for region in regions if "score" in region]
     score = min(scores, default=0)  # a task is as sure as its least sure box
     return {"model_version": model_version, "score": score, "result": regions}
 
 
-def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
+def _picture(pictures: Pictures, config: _Config, task: JsonObject) -> Picture:
     """`/data/` begins an upload's path; a local storage's is the query's `d`: both below --root."""
     data = task.get("data")
     address = data.get(config.column) if isinstance(data, Mapping) else None
@@ -133,11 +133,11 @@ def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Pi
     return pictures.of_path(unquote(path).removeprefix("/data/"))
 
 
-def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _regions(config: _Config, record: Record) -> Iterator[JsonObject]:
     """{"id": "p0b0", …, "from_name": "boxes", "to_name": "image", "value": …, "score": 0.9}"""
     size = record["width"], record["height"]
     names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
-    for number, expression in enumerate(read_expressions(Record(record), "expressions")):
+    for number, expression in enumerate(read_expressions(record, "expressions")):
         phrase = expression.text  # where no label says the same, `meta` has it
         label = config.label_of(phrase)
         for place, instance in enumerate(expression.instances):
@@ -150,7 +150,7 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
             yield region
 
 
-def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
+def _phrases(config: _Config, task: JsonObject, params: Any) -> list[str]:
     """Where a person has just written a text, that text alone; else labels and stored texts."""
     try:
         context = (params or {}).get("context")

@@ -6,12 +6,11 @@ engines/auto_labeling/remote_server.py.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from aiohttp import web
 
 from dataflow_grounding.data.expressions import read_expressions
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import JsonObject, Record
 from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import WrongRequest, read_json
 
@@ -39,7 +38,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if not isinstance(params, Mapping):
             raise WrongRequest("`params` should be an object")
         phrases = _phrases(params)
-        shapes: list[dict[str, Any]] = []
+        shapes: list[JsonObject] = []
         if phrases:  # else the user typed nothing
             picture = engine.pictures.of_base64(body.get("image"))
             shapes += _shapes(await engine.ground(request, picture, phrases), params)
@@ -49,7 +48,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [web.get("/v1/models", models), web.post("/v1/predict", predict)]
 
 
-def _model_facts(engine: Engine) -> dict[str, Any]:
+def _model_facts(engine: Engine) -> JsonObject:
     """What the tool is told of the model: its name, its tasks, and what to show for each."""
     tasks = []
     for task_id, description in _TASKS.items():
@@ -70,7 +69,7 @@ def _model_facts(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _phrases(params: Mapping[str, Any]) -> list[str]:
+def _phrases(params: JsonObject) -> list[str]:
     text = params.get("text_prompt") or ""
     if not isinstance(text, str):
         raise WrongRequest("`text_prompt` should be a text")
@@ -80,11 +79,11 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in parts if part.strip()))  # each once
 
 
-def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _shapes(record: Record, params: JsonObject) -> Iterator[JsonObject]:
     """Boxes below the user's threshold are left out; those without a score stay."""
     threshold = params.get("conf_threshold")
     least = threshold if isinstance(threshold, (int, float)) else 0
-    for expression in read_expressions(Record(record), "expressions"):
+    for expression in read_expressions(record, "expressions"):
         for instance in expression.instances:
             if instance.score is not None and instance.score < least:
                 continue

@@ -49,7 +49,7 @@ class Engine:
         # twice as many as requests in flight: some prepare pictures while others wait for replies
         self.at_once = 2 * sum(serving.max_workers for serving in servings)
         self._turns = asyncio.Semaphore(self.at_once)  # one for each picture at work
-        self._tasks: set[asyncio.Task[dict[str, Any]]] = set()  # of requests that aren't done yet
+        self._tasks: set[asyncio.Task[Record]] = set()  # of requests that aren't done yet
         self._budget = budget_of(run.options)
         self._loop = Loop(run.job.steps)
         self._askings = self._loop.askings
@@ -89,7 +89,7 @@ class Engine:
             return f"{self.model} (box format not known yet)"
         return f"{self.model} {choice.format.name}"
 
-    async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
+    async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> Record:
         """Return the record of a picture with the boxes of phrases; ServerFault after `timeout`."""
         begun = asyncio.Event()  # `_in_turn` sets it: from then on the work goes on to its end
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
@@ -113,7 +113,7 @@ class Engine:
 
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
-    ) -> dict[str, Any]:
+    ) -> Record:
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
@@ -128,7 +128,7 @@ class Engine:
             if not picture.path:  # then `_open` has made the file at `path`
                 with suppress(OSError):
                     os.unlink(path)
-        return {IMAGE_COLUMN: picture.name, **columns}
+        return Record({IMAGE_COLUMN: picture.name, **columns})
 
     async def _in_turn(
         self,
@@ -136,7 +136,7 @@ class Engine:
         is_far: bool,
         open_it: Callable[[], Record],
         begun: asyncio.Event,
-    ) -> dict[str, Any]:
+    ) -> Update:
         """Return the columns of the steps. `begun` is set once the work goes on to its end."""
         record = None
         if is_far:  # it is fetched before its turn: its host may be silent for long

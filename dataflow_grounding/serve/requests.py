@@ -13,7 +13,7 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.terminal import quoted
-from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.data.records import JsonObject, parse_line
 from dataflow_grounding.images.files import read_file
 from dataflow_grounding.jobs.downloads import fetched_picture, shown_address
 from dataflow_grounding.spec import RowsData
@@ -107,7 +107,7 @@ def status_of(error: GroundingError) -> int:
     return 500
 
 
-def read_json(request: web.Request) -> dict[str, Any]:
+def read_json(request: web.Request) -> JsonObject:
     """Return the object that a request's body is. Raises WrongRequest."""
     charset = request.charset or "utf-8"
     is_utf8 = charset.lower() in ("utf-8", "utf8")

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from dataflow_grounding._util import errors
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.keyed_log import key_of
 from dataflow_grounding.engine.reply_line import REFUSED_BY_ERROR, line_of
 from dataflow_grounding.engine.senders.sender import Asked, Asker, Sender
@@ -23,10 +24,10 @@ class StoredReplies:
         self._next = sender
         self._serving = serving
         # by the request's key: the line that is waited for, and that of a refusal by an error
-        self.under_way: dict[str, asyncio.Future[dict[str, Any]]] = {}
-        self._refusals: dict[str, dict[str, Any]] = {}
+        self.under_way: dict[str, asyncio.Future[JsonObject]] = {}
+        self._refusals: dict[str, JsonObject] = {}
 
-    async def line(self, asked: Asked) -> dict[str, Any]:
+    async def line(self, asked: Asked) -> JsonObject:
         before_sending = asked.request.sending.before_sending
         if before_sending is not None:
             await before_sending()
@@ -43,7 +44,7 @@ class StoredReplies:
             return await _line_of_equal(under_way)
         # Nothing is awaited between the look above and this entry, so that equal requests of two
         # records are never both sent, and paid for twice.
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
         self.under_way[key] = future
         try:
             line = await self._sent_and_stored(asked)
@@ -58,7 +59,7 @@ class StoredReplies:
         future.set_result(line)
         return line
 
-    async def _sent_and_stored(self, asked: Asked) -> dict[str, Any]:
+    async def _sent_and_stored(self, asked: Asked) -> JsonObject:
         request, by = asked.request, asked.by
         try:
             reply = await self._next.send(asked)
@@ -71,7 +72,7 @@ class StoredReplies:
         return by.store.put(asked.key, line)
 
 
-async def _line_of_equal(under_way: "asyncio.Future[dict[str, Any]]") -> dict[str, Any]:
+async def _line_of_equal(under_way: "asyncio.Future[JsonObject]") -> JsonObject:
     try:
         # Shielded: this record may be cancelled, while the request is another one's and goes on.
         return await asyncio.shield(under_way)
