@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from dataflow_grounding._util.errors import (
     BudgetExceeded,
@@ -63,32 +63,19 @@ def execute(
     name: str | None = None,  # the pipeline's; None where operators run without one
     budget: Budget | None = None,
     locked: str | None = None,  # a checkpoint folder whose lock the caller holds
-    unsettled: "Unsettled | None" = None,  # operators of further runs over what these steps write
+    # operators of further runs over what these steps write, which haven't settled ahead of it
+    unsettled: list[Annotator] | None = None,
     run: MakeRun = Run,
 ) -> Summary:
     """Run the steps over files; return the last part's summary, with what all sent and lost."""
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
     if unsettled is None:
-        unsettled = Unsettled()
-    unsettled.add(step.operator for step in steps)
+        unsettled = []
+    unsettled += [step.operator for step in steps]
     parts: list[list[Step]] = []
     for segment in segments(steps):
         parts += [segment] if options.stream else _stages(segment)
-    return _execute_parts(parts, _OfAllParts(options, name, budget, unsettled, run), locked)
-
-
-class _OfAllParts(NamedTuple):
-    """What is the same for all parts of a run, as `execute` got it."""
-
-    options: RunOptions
-    name: str | None
-    budget: Budget
-    unsettled: "Unsettled"
-    make_run: MakeRun
-
-
-def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str | None) -> Summary:
     total: Summary | None = None
     locked_folders = {locked}  # the caller's, or None, and those that are locked here
     # Locks are kept to the end of the run, not of their part: later parts read what an earlier one
@@ -97,7 +84,7 @@ def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str
         for part in parts:
             operator = part[0].operator
             if isinstance(operator, WholeFile):  # it is alone in its part
-                with counted_in_run(part[0], of_all.options, of_all.budget) as counted_requests:
+                with counted_in_run(part[0], options, budget) as counted_requests:
                     operator.work()
                 total = summary_of_whole_file(part[0], counted_requests, total)
                 continue
@@ -105,36 +92,13 @@ def _execute_parts(parts: Iterable[list[Step]], of_all: _OfAllParts, locked: str
             if folder not in locked_folders:
                 locks.enter_context(locked_folder(folder))
                 locked_folders.add(folder)
-            summary = _execute_part(part, of_all)
+            summary = _execute_part(part, options, name, budget, unsettled, run)
             if total is not None:
                 summary.add_earlier(total)
             total = summary
             if total.failed and not total.done:  # no row is left for the next part
                 break
     return total or Summary()
-
-
-class Unsettled:
-    """Operators of a run whose turn is still to come, and that haven't settled ahead of it."""
-
-    def __init__(self, operators: Iterable[Annotator] = ()) -> None:
-        self._operators = list(operators)
-
-    def add(self, operators: Iterable[Annotator]) -> None:
-        self._operators += operators
-
-    def leave_out(self, operators: Iterable[Annotator]) -> None:
-        """Forget these operators, because it is their turn now."""
-        ids = {id(operator) for operator in operators}
-        self._operators = [operator for operator in self._operators if id(operator) not in ids]
-
-    def settle(self, start: RunStart) -> Counter[str]:
-        """Have all of them settle, and forget them; return counts of requests and tokens."""
-        counts = Counter[str]()
-        for operator in self._operators:
-            counts.update(operator.settle(start))
-        self._operators = []
-        return counts
 
 
 @contextmanager
@@ -216,13 +180,19 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     return stages
 
 
-def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
-    options = of_all.options
+def _execute_part(
+    steps: list[Step],
+    options: RunOptions,
+    name: str | None,
+    budget: Budget,
+    unsettled: list[Annotator],
+    make_run: MakeRun,
+) -> Summary:
     storage = steps[0].storage
     storage.begin()
     # The order matters: nothing is read before it is sure that the run won't overwrite its input,
     # and nothing is asked before the columns are known to fit.
-    source = Source(steps, of_all.name, options.pilot, options.shard)
+    source = Source(steps, name, options.pilot, options.shard)
     outputs = [step.storage.output_path for step in steps]
     refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
     # Made before the first row is read: it notes the input's state, to see at the end whether that
@@ -232,14 +202,19 @@ def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
     check(steps, columns, source.empty_columns)
     # looked at only if an operator wants to know of them, and once for all operators
     pictures = functools.cache(source.pictures)
-    start = RunStart(options, of_all.budget, storage.checkpoint_folder, pictures)
+    start = RunStart(options, budget, storage.checkpoint_folder, pictures)
     # Before the manifest compares settings: what operators settle is a part of these.
-    prepared = _prepare(steps, of_all.unsettled, start, source)
+    asked, idle = _prepare(steps, unsettled, start, source)
     summary = None
     if not (options.force_reprocess or options.retry_failed):
         summary = manifest.finished()
     if summary is None:
-        summary = _summary_of_run(steps, source, of_all, prepared)
+        run = make_run(steps, source, options, budget, idle)
+        try:
+            summary = run_blocking(run.execute)
+        except BudgetExceeded as stopped:
+            raise _with_what_is_left(stopped, run, idle) from None
+        summary.requests.update(asked)
         manifest.write(summary)
     if options.shard is None:  # a shard would remove what the others are writing
         remove_unfinished_of_shards(steps)
@@ -248,24 +223,6 @@ def _execute_part(steps: list[Step], of_all: _OfAllParts) -> Summary:
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
     note_exit_code(summary.annotations, summary.exit_code)
-    return summary
-
-
-def _summary_of_run(
-    steps: list[Step], source: Source, of_all: _OfAllParts, prepared: "Prepared"
-) -> Summary:
-    run = of_all.make_run(steps, source, of_all.options, of_all.budget, prepared.idle)
-    try:
-        summary = run_blocking(run.execute)
-    except BudgetExceeded as stopped:
-        requests_per_record = 0
-        for index, step in enumerate(steps):
-            if step.operator.serving is not None and index not in prepared.idle:
-                requests_per_record += 1
-        raise _with_what_is_left(
-            stopped, run.summary, source.length(), requests_per_record
-        ) from None
-    summary.requests.update(prepared.asked)
     return summary
 
 
@@ -289,15 +246,14 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
         )
 
 
-class Prepared(NamedTuple):
-    """What came of preparing the operators of a segment."""
+def _prepare(
+    steps: list[Step], unsettled: list[Annotator], start: RunStart, source: Source
+) -> tuple[Counter[str], set[int]]:
+    """Prepare the operators that may ask; others might send requests for nothing.
 
-    asked: Counter[str]  # requests and tokens
-    idle: set[int]  # indices of steps that have no record to ask about
-
-
-def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: Source) -> Prepared:
-    """Prepare the operators that may ask; others might send requests for nothing."""
+    Returns counts of requests and tokens, and the indices of steps that have no record to ask
+    about.
+    """
     asked = Counter[str]()
     idle: set[int] = set()
     made_columns: set[str] = set()  # that the rows get from earlier steps
@@ -320,37 +276,38 @@ def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: S
             made_columns |= written
         if operator.sees_all:
             may_have_any_column = True
-    unsettled.leave_out(step.operator for step in steps)
+    own = {id(step.operator) for step in steps}
+    unsettled[:] = [operator for operator in unsettled if id(operator) not in own]
     # Operators of later parts settle now: what would stop them stops the run before anything is
     # paid for. If this part asks nothing, it costs nothing, and they may settle later.
     will_ask = len(idle) < len(steps)
     if will_ask:
-        asked.update(unsettled.settle(start))
-    return Prepared(asked, idle)
+        for operator in unsettled:
+            asked.update(operator.settle(start))
+        unsettled.clear()
+    return asked, idle
 
 
-def _with_what_is_left(
-    stopped: BudgetExceeded, done: Summary, total: int | None, requests_per_record: int
-) -> BudgetExceeded:
-    """Return the error with what the rest takes, where the `total` of records is known."""
+def _with_what_is_left(stopped: BudgetExceeded, run: Run, idle: Collection[int]) -> BudgetExceeded:
+    """Return the error with what the rest takes, where the number of records is known."""
+    done = run.summary
+    total = run.source.length()
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
+        requests_per_record = 0
+        for index, step in enumerate(run.steps):
+            if step.operator.serving is not None and index not in idle:
+                requests_per_record += 1
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
         # Replies to further tries are among `about_records`, so the difference may be 0 or less.
         # But the run was stopped before its end: at least one request is left.
         left = max(total * requests_per_record - about_records, 1)
-        text += f"; the rest takes about {_with_cost(left, done)}, if nothing of it is stored"
+        rest = counted(left, "more request")
+        if done.cost_usd and done.requests["answered"]:  # at the mean price of these
+            rest += f", {done.cost_usd / done.requests['answered'] * left:.4f} USD"
+        text += f"; the rest takes about {rest}, if nothing of it is stored"
     with_rest = type(stopped)(f"{text}. The same command goes on")
     with_rest.summary = stopped.summary
     return with_rest
-
-
-def _with_cost(left: int, done: Summary) -> str:
-    """Return `12 more requests, 0.0340 USD`, at the mean price of those that were answered."""
-    text = counted(left, "more request")
-    if done.cost_usd and done.requests["answered"]:
-        cost = done.cost_usd / done.requests["answered"]
-        text += f", {cost * left:.4f} USD"
-    return text

@@ -12,9 +12,16 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError, PlanError, RunStopped
 from dataflow_grounding._util.paths import kind_of, state_of
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.execute import Unsettled, execute
+from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import current_options
-from dataflow_grounding.engine.plan import Step, WholeFile, check, outside_forward, segments
+from dataflow_grounding.engine.plan import (
+    Annotator,
+    Step,
+    WholeFile,
+    check,
+    outside_forward,
+    segments,
+)
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.operators.operator_base import Operator
@@ -77,7 +84,7 @@ class StepByStep(CheckedSteps):
         self._budget = budget
         # What these have to know, such as the box format of a model, is settled before the first
         # step of ours runs. `execute` takes out those whose turn has come.
-        self._unsettled = Unsettled(ahead)
+        self._unsettled: list[Annotator] = list(ahead)
         self._started = 0  # how many steps have run, or are running; those after them wait
         # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
         # has to stay.
