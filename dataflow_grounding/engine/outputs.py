@@ -80,21 +80,18 @@ class Outputs:
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
-                self._write(self._waiting.pop(self.next))
+                row = self._waiting.pop(self.next)
+                for index, writer in enumerate(self._writers):
+                    has_got_through = index < len(row.records)
+                    if not has_got_through:  # it failed in this step, or before it
+                        self._missing[index].append(self.next)
+                        continue
+                    writer.write_line(row.records[index])
+                    if self._input_lines:
+                        self._input_lines[index].append(row.input_line)
+                for line in row.failures:
+                    self._failures.write_line(line)
                 self.next += 1
-
-    def _write(self, row: _WaitingRow) -> None:
-        """Write the row at the place `next`."""
-        for index, writer in enumerate(self._writers):
-            has_got_through = index < len(row.records)
-            if not has_got_through:  # it failed in this step, or before it
-                self._missing[index].append(self.next)
-                continue
-            writer.write_line(row.records[index])
-            if self._input_lines:
-                self._input_lines[index].append(row.input_line)
-        for line in row.failures:
-            self._failures.write_line(line)
 
     def _set_marks(self) -> None:
         """Mark rows in doubt in the file of the step that found that, and of later steps."""
@@ -116,22 +113,17 @@ class Outputs:
         return columns
 
     def _numbers_in_file(self, code: str, step: int) -> set[int]:
+        """Return at which numbers, from 0, a step's file has the rows in doubt."""
         numbers = set()
-        for place, marked_step in self.marks[code]:
-            if marked_step > step:  # this file was made before what is in doubt was found
-                continue
-            number = self._number_in_file(step, place)
-            if number is not None:
-                numbers.add(number)
-        return numbers
-
-    def _number_in_file(self, step: int, place: int) -> int | None:
-        """Return at which number, from 0, a step's file has a row; None where it lacks it."""
         missing = self._missing[step]
-        # a file that lacks the rows at places 1 and 3 has the one at place 4 at the number 2
-        missing_before = bisect_left(missing, place)
-        is_missing = missing_before < len(missing) and missing[missing_before] == place
-        return None if is_missing else place - missing_before
+        for place, marked_step in self.marks[code]:
+            # a file that lacks the rows at places 1 and 3 has the one at place 4 at the number 2
+            missing_before = bisect_left(missing, place)
+            is_missing = missing_before < len(missing) and missing[missing_before] == place
+            was_made_before_doubt = marked_step > step
+            if not is_missing and not was_made_before_doubt:
+                numbers.add(place - missing_before)
+        return numbers
 
     def _count(self, outcome: Outcome) -> None:
         for _, error in outcome.failures:
