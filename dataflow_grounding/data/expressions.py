@@ -268,6 +268,11 @@ class Instance(Annotation):
             raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
         return read
 
+    @property
+    def states_verdict(self) -> bool:
+        """Whether it says for itself if it is right, or that this isn't known."""
+        return self.verified is not None or "verified" in self.keys
+
     def moved(self, bbox: Bbox) -> "Instance":
         """Return it with other corners, without what holds for its former ones alone."""
         if self.bbox == bbox:
@@ -454,6 +459,17 @@ class Expression(Annotation):
         return "undecided" if was_judged else "not checked"
 
     @property
+    def stated_class(self) -> str:
+        """The class that it states, single-spaced; "" where it states none."""
+        return " ".join((self.class_name or "").split())
+
+    @property
+    def outcome(self) -> str:
+        """Its status; where none is stated `grounded` with boxes, else `pending`."""
+        status = self.status or self.extra.get("status")  # of another type: no status that is known
+        return str(status or ("grounded" if self.instances else "pending"))
+
+    @property
     def is_negative(self) -> bool:
         """Whether it was made up to be absent from its image."""
         return self.source == NEGATIVE
@@ -522,12 +538,13 @@ def read_any_expressions(record: Record) -> list[Expression]:
     expressions = []
     for number, item in enumerate(items, 1):
         where = f"column {key!r}, expression {number - 1}"
+        own_id = f"{record.unique_id}#{number - 1}"
         if not isinstance(item, Mapping):
-            expressions.append(Expression.from_json(item, where))  # which says what is wrong
+            expressions.append(Expression.from_json(item, where, own_id))  # it says what is wrong
             continue
         text = item.get("text") or item.get("description") or item.get("type")
         box = Instance.from_json({"bbox": item.get("bbox")}, where)
-        expressions.append(Expression(str(text or f"region {number}"), instances=[box]))
+        expressions.append(Expression(str(text or f"region {number}"), own_id, [box]))
     return expressions
 
 

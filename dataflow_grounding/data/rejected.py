@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.data.records import Record, is_box
 
 MISSED = "missed"
@@ -29,6 +30,19 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     if not boxes_left:  # each box was rejected by itself
         return None
     return boxes_left
+
+
+def boxes_not_rejected(expression: Expression) -> list[Instance]:
+    """Return the boxes of an expression that no person rejected."""
+    if not any(box.states_verdict for box in expression.instances):
+        is_rejected = expression.verified is False and bool(expression.reviewed_by)
+        return [] if is_rejected else expression.instances
+    boxes = []
+    for box in expression.instances:
+        reviewer = box.reviewed_by or expression.reviewed_by
+        if box.verified is not False or not reviewer:
+            boxes.append(box)
+    return boxes
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:

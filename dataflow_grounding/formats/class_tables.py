@@ -3,12 +3,13 @@
 `class_key` makes one key of all spellings of a name: "Traffic  Light" and "traffic light" are one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.data.classes import class_key, class_of
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.english.heads import head_of
 
 ONE = "object"  # the class of all phrases, if there is only one
@@ -79,7 +80,7 @@ class Classes:
                 self._listed = {class_key(name): self._written_name(name) for name in listed}
             # The class of a listed name is found as that of a phrase. For the listed "red mug" it
             # is "mug" with `head`, "object" with `one`, and else "red mug".
-            fixed = [self._class_as_written({"text": name}) for name in listed]
+            fixed = [self._class_as_written(Expression(name)) for name in listed]
         self.fixed = list(dict.fromkeys(fixed))  # each once
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
@@ -98,24 +99,24 @@ class Classes:
             remarks.append(f"{UNLISTED}: {unlisted}")
         return remarks
 
-    def written_class_of(self, expression: Mapping[str, Any]) -> str:
+    def written_class_of(self, expression: Expression) -> str:
         """Return the class as it is listed; InputError where the file lacks the phrase."""
         # A user should know that each phrase became a class, and that without a list of classes
         # their numbers follow the data.
         if self._how == "class":
-            if "class" not in expression:
+            if expression.class_name is None:
                 self._from_phrases = True
             elif not self._listed:
                 self.lacks_list = True
         return self._class_as_written(expression)
 
-    def _class_as_written(self, expression: Mapping[str, Any]) -> str:
+    def _class_as_written(self, expression: Expression) -> str:
         if self._how == "one":
             return ONE
         if self._how == "class":
-            name = class_of(expression)
+            name = expression.stated_class or class_key(expression.text)
             return self._listed.get(class_key(name)) or self._written_name(name)
-        phrase = class_key(expression["text"])
+        phrase = class_key(expression.text)
         if self._how == "phrase":
             return self._listed.get(phrase) or self._written_name(phrase)
         if self._how == "head":

@@ -23,6 +23,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, clamp
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.json_lists import lists_in
 from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
 from dataflow_grounding.english.spans import Span, whole_words
@@ -360,7 +361,7 @@ class Coco(_ReadsCoco, ReturningFormat):
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, listed=self.class_list)
 
-    def class_of(self, expression: Mapping[str, Any]) -> str:
+    def class_of(self, expression: Expression) -> str:
         return class_key(self._classes.written_class_of(expression))
 
     def thing(self, phrase: Phrase) -> str:
@@ -582,7 +583,8 @@ class _Categories:
 
 
 def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
-    return {"phrase": phrase.text, **_stated(phrase.expression, "class")}
+    class_name = phrase.expression.class_name
+    return {"phrase": phrase.text, **({} if class_name is None else {"class": class_name})}
 
 
 def _phrase_keys_unless_said(phrase: Phrase, category: str) -> dict[str, Any]:
@@ -594,14 +596,19 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     x1, y1, x2, y2 = phrase.boxes[number]
     width = _sum(x2, -x1)
     height = _sum(y2, -y1)
-    instance = phrase.expression["instances"][number]
-    facts = {**phrase.expression, **instance}  # the box's own, else those of its expression
+    expression = phrase.expression
+    instance = expression.instances[number]
     outline = phrase.outline(number)
     area = width * height if outline is None else outlines.square_pixels(outline)
     keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": area, "iscrowd": 0}
     if outline is not None:
         keys[_SEGMENTATION] = [outline]
-    return {**keys, **_stated(facts, "expression_id", "verified", "bbox_id", "score")}
+    # An id goes out as it came, also a number.
+    keys["expression_id"] = expression.extra.get("expression_id", expression.expression_id)
+    verified = instance.verified if instance.states_verdict else expression.verified
+    bbox_id = instance.extra.get("bbox_id", instance.bbox_id)
+    facts = {"verified": verified, "bbox_id": bbox_id, "score": instance.score}
+    return keys | {key: value for key, value in facts.items() if value is not None}
 
 
 def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -624,7 +631,7 @@ def _degrees_of(annotation: Mapping[str, Any]) -> float:
     return degrees_in(annotation, annotation.get("attributes"))
 
 
-def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
+def _turned_keys(annotation: Mapping[str, Any], outline: Sequence[float] | None) -> dict[str, Any]:
     """Return the keys of a moved turned box of CVAT's, whose `bbox` is the box before its turn."""
     attributes = annotation.get("attributes") or {}
     rotated = rotated_box_of(outline or ())

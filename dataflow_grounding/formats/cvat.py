@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
-from dataflow_grounding.data.classes import class_key, class_of, stated_class_of
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -98,7 +98,7 @@ class Cvat(ReturningFormat):
         if source.own:  # it came from CVAT
             elements = [*self.items_of(source)]
         else:
-            self._classes += [stated_class_of(phrase.expression) for phrase in sample.phrases]
+            self._classes += [phrase.expression.stated_class for phrase in sample.phrases]
             elements = [*_picture_xml(sample, has_own_labels="meta" in self.preamble)]
         lines = [f"<image {self._image_attributes(number, source)}>", *elements, "</image>\n"]
         return "\n".join(lines)
@@ -135,7 +135,8 @@ class Cvat(ReturningFormat):
             if class_key(_BOXLESS_LABEL) in self._label_of_key:
                 yield _mark_of_phrase_xml(mark.phrase, NO_BOX, group_id=None)
             return
-        class_label = self._label_of_key.get(class_key(class_of(mark.phrase.expression)))
+        class_name = mark.phrase.expression.stated_class or mark.phrase.expression.text
+        class_label = self._label_of_key.get(class_key(class_name))
         box_of_phrase = _first_box_of(mark.phrase, source)
         if box_of_phrase is not None:
             yield _xml_like(box_of_phrase, mark)
@@ -295,7 +296,7 @@ def _set_phrase(element: Element, phrase: Phrase) -> None:
     for attribute in attributes:
         attribute.text = phrase.text
     if not attributes:
-        element.set("label", str(phrase.expression.get("class") or phrase.text))
+        element.set("label", phrase.expression.class_name or phrase.text)
 
 
 def _xml_like(other: Element, mark: Mark) -> str:
@@ -338,7 +339,7 @@ def _picture_xml(sample: Sample, has_own_labels: bool) -> Iterator[str]:
         yield _with_attributes(_tag(_PICTURE), facts)
     for group_id, phrase in enumerate(sample.phrases, 1):
         # A task lists its labels: without a class, and in a task of others, it is `object`.
-        label = "" if has_own_labels else safe_for_xml(stated_class_of(phrase.expression))
+        label = "" if has_own_labels else safe_for_xml(phrase.expression.stated_class)
         numbers = range(len(phrase.boxes)) or (NO_BOX,)
         for number in numbers:
             yield _mark_of_phrase_xml(phrase, number, str(group_id), label or _BOX)
@@ -353,7 +354,7 @@ def _mark_of_phrase_xml(
         "phrase": phrase.text,
         "start": start,
         "end": end,
-        "expression_id": phrase.expression["expression_id"],
+        "expression_id": phrase.expression.expression_id,
     }
     if number == NO_BOX:
         return _with_attributes(_tag(_BOXLESS_LABEL), {**facts, "status": phrase.status})

@@ -1,7 +1,7 @@
 """The base class of formats of annotated pictures, and what passes between it and an export."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,6 +11,8 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries, PassedOver
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance
+from dataflow_grounding.data.records import JsonObject, Record, Update
 from dataflow_grounding.english.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.rotated import rotated_box_of
@@ -141,29 +143,30 @@ class Phrase:
     status: str
     boxes: list[Bbox]
     scores: list[float | None]
-    expression: Mapping[str, Any]
+    expression: Expression
 
     def with_boxes(self, indices: Sequence[int]) -> "Phrase":
         """Return a copy with only the boxes of these indices, and what belongs to them."""
-        instances = self.expression["instances"]
+        instances = self.expression.instances
         return replace(
             self,
             boxes=[self.boxes[index] for index in indices],
             scores=[self.scores[index] for index in indices],
-            expression={**self.expression, "instances": [instances[index] for index in indices]},
+            expression=self._with_instances([instances[index] for index in indices]),
         )
 
-    def outline(self, index: int) -> list[float] | None:
+    def outline(self, index: int) -> Sequence[float] | None:
         """Return the outline of the box of that index, None for none."""
-        outline: list[float] | None = self.expression["instances"][index].get(outlines.KEY)
-        return outline
+        return self.expression.instances[index].outline
 
     def without_outlines(self) -> "Phrase":
-        instances = []
-        for instance in self.expression["instances"]:
-            others = {name: value for name, value in instance.items() if name != outlines.KEY}
-            instances.append(others)
-        return replace(self, expression={**self.expression, "instances": instances})
+        instances = [instance.without(outlines.KEY) for instance in self.expression.instances]
+        return replace(self, expression=self._with_instances(instances))
+
+    def _with_instances(self, instances: list[Instance]) -> Expression:
+        expression = self.expression.copy()
+        expression.instances = instances
+        return expression
 
 
 @dataclass(slots=True)
@@ -186,7 +189,7 @@ class Sample:
     size: Size
     caption: str
     phrases: list[Phrase]
-    record: Mapping[str, Any]
+    record: Record
     data: bytes = b""
     name: str = ""
 
@@ -194,7 +197,7 @@ class Sample:
 class Shape(NamedTuple):
     """An outline as a format writes it, None for none; `lost` says what of it isn't written."""
 
-    outline: list[float] | None
+    outline: Sequence[float] | None
     lost: str = ""
 
 
@@ -230,7 +233,7 @@ class Format:
     strict: bool = False
     bad: BadEntries
     stated_twice: "StatedTwice"
-    preamble: Mapping[str, Any] = MappingProxyType({})
+    preamble: JsonObject = MappingProxyType({})
     pictures: str = ""
     """The folder in whose `pictures/` `read` puts pictures that are in the data itself.
 
@@ -269,12 +272,11 @@ class Format:
         """
         return nullcontext()
 
-    def words_of(self, expression: Mapping[str, Any]) -> str:
+    def words_of(self, expression: Expression) -> str:
         """Return the words that are written for an expression: here its text."""
-        text: str = expression["text"]
-        return text
+        return expression.text
 
-    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+    def outline_of(self, outline: Sequence[float], box: Bbox, size: Size) -> Shape:
         """Return the outline of a box, of a picture of that size, as it is written.
 
         Here its points beyond the picture are put to the edge. A rotated box stays as it is where
@@ -290,7 +292,7 @@ class Format:
         """
         return ""
 
-    def class_of(self, expression: Mapping[str, Any]) -> str:
+    def class_of(self, expression: Expression) -> str:
         """Return a key of the name that an export gives to an expression's boxes."""
         return class_key(self.words_of(expression))
 
@@ -302,7 +304,7 @@ class Format:
         """
         return clean_caption(phrase.text).casefold()
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield the records of a file or folder of this format, in its order.
 
         Args:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
-from dataflow_grounding.data.classes import class_key, stated_class_of
-from dataflow_grounding.data.records import is_box
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance
+from dataflow_grounding.data.records import JsonObject, Record, Update, is_box
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 
@@ -33,14 +34,14 @@ class Mark(NamedTuple):
 
     @property
     def is_renamed(self) -> bool:
-        return bool(self.phrase.expression["text"] != self.text)
+        return self.phrase.expression.text != self.text
 
     @property
     def box(self) -> Bbox | None:
         return None if self.number == NO_BOX else self.phrase.boxes[self.number]
 
     @property
-    def outline(self) -> list[float] | None:
+    def outline(self) -> Sequence[float] | None:
         return None if self.number == NO_BOX else self.phrase.outline(self.number)
 
     def has_other_area(self, was_upright: bool) -> bool:
@@ -59,7 +60,7 @@ class Source:
     """What a source had of a sample's picture, and what became of it."""
 
     sample: Sample
-    own: Mapping[str, Any]  # the column `imported`; empty if the sample is of no file of the format
+    own: JsonObject  # the column `imported`; empty if the sample is of no file of the format
     items: Sequence[Any]
     marks: dict[int, Mark] = field(default_factory=dict)  # by their item's number
     # Numbers of items that aren't written again: they have lost their box, or an earlier record of
@@ -85,7 +86,7 @@ class ReturningFormat(Format):
 
     def thing(self, phrase: Phrase) -> str:
         """Return the phrase's class; "" where it states none, and is in the file as it is."""
-        return class_key(stated_class_of(phrase.expression))
+        return class_key(phrase.expression.stated_class)
 
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had, and what became of it; an item is written once."""
@@ -110,7 +111,7 @@ class ReturningFormat(Format):
         """Return whether an item that isn't read as a box says something of its picture."""
         return True
 
-    def has_rest(self, record: Mapping[str, Any]) -> bool:
+    def has_rest(self, record: Record) -> bool:
         """Return whether a source says something of a record's picture besides its boxes."""
         # In the source of a sample without phrases, all items that were read as boxes are `gone`.
         # Those that are left are the rest. The sample's name and size make no difference to that.
@@ -119,7 +120,7 @@ class ReturningFormat(Format):
         rest = set(range(len(source.items))) - source.gone
         return any(self.is_rest(source.items[number]) for number in rest)
 
-    def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
+    def goes_back_empty(self, record: Record, is_without_boxes: bool) -> bool:
         """Return whether a picture goes back without any box, because it came so or has a rest."""
         own = kept_of(record, self.name)
         # It came without boxes, and nobody has added one.
@@ -141,26 +142,44 @@ class ReturningFormat(Format):
             yield from self.new_items(mark, source)
 
 
-def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
+class Origin(NamedTuple):
+    """What a box, or a phrase without one, was made of in an imported file."""
+
+    item: int | None  # its number; None where the file gets nothing back
+    text: str
+    bbox: Bbox | None  # as it was read
+
+
+def origin_of(holder: Expression | Instance) -> Origin | None:
+    """Return what was read there; None for what is new, or where the column is damaged."""
+    source: Any = holder.extra.get(COLUMN)
+    if not isinstance(source, Mapping):
+        return None
+    item: Any = source.get("item")
+    bbox: Any = source.get("bbox")
+    return Origin(
+        item if type(item) is int else None,
+        str(source.get("text")),
+        box_of(bbox) if is_box(bbox) else None,
+    )
+
+
+def has_right_outline(instance: Instance, size: Size) -> bool:
     """Whether an outline fits its box: roughly as it was read, closely once the box was moved."""
-    outline = instance[outlines.KEY]
-    box = box_of(instance["bbox"])
     # Sources have boxes that differ from their outlines.
-    if not outlines.fits(outline, box, size):
+    if instance.outline is None or not outlines.fits(instance.outline, instance.bbox, size):
         return False
-    source: Any = instance.get(COLUMN)
-    bbox_as_read: Any = source.get("bbox") if isinstance(source, Mapping) else None
-    if not is_box(bbox_as_read):
+    origin = origin_of(instance)
+    if origin is None or origin.bbox is None:
         return True
-    old_box = box_of(bbox_as_read)
     # To cut a box to its picture, as this package does, isn't to move it.
-    is_moved = box not in (old_box, clamp(old_box, size))
+    is_moved = instance.bbox not in (origin.bbox, clamp(origin.bbox, size))
     if not is_moved:
         return True
-    return outlines.is_around(box, outline, size)
+    return outlines.is_around(instance.bbox, instance.outline, size)
 
 
-def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
+def with_item_number(read: Update, item: int, text: str) -> Update:
     """Return what was read with its item: {"item": 3, "text": "a dog", "bbox": […]}."""
     source = {"item": item, "text": text}
     if "bbox" in read:
@@ -168,12 +187,12 @@ def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, An
     return {**read, COLUMN: source}
 
 
-def column(format: str, items: Sequence[Any], **own: Any) -> dict[str, Any]:
+def column(format: str, items: Sequence[Any], **own: Any) -> Update:
     """Return a record's column, which doesn't say yet what items are read."""
     return {COLUMN: {"format": format, "items": list(items), **own}}
 
 
-def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def with_read(own: JsonObject, expressions: Sequence[JsonObject]) -> JsonObject:
     """Return the column's value with the numbers of the items that became boxes, as `read`."""
     read = set()
     for expression in expressions:
@@ -183,7 +202,7 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
     return {**own, "read": sorted(read)}
 
 
-def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
+def kept_of(record: JsonObject, format: str) -> JsonObject:
     """Return what the format's import kept of a record; empty if it is another's, or damaged."""
     own = record.get(COLUMN)
     if not isinstance(own, Mapping) or own.get("format") != format:
@@ -198,26 +217,23 @@ def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
     return own
 
 
-def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
+def item_of(instance: Instance, items: Container[int]) -> int | None:
     """Return the number of the item that an instance came from, if it is one of `items`."""
-    source: Any = instance.get(COLUMN)
-    item = source.get("item") if isinstance(source, Mapping) else None
-    return item if type(item) is int and item in items else None
+    origin = origin_of(instance)
+    return origin.item if origin is not None and origin.item in items else None
 
 
 def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
     """Return a box's item, _NO_ITEM if it is new, and its mark; NO_BOX is the phrase itself."""
-    holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
-    source: Any = holder.get(COLUMN)
-    if not isinstance(source, Mapping) or type(source.get("item")) is not int:
+    origin = origin_of(
+        phrase.expression if number == NO_BOX else phrase.expression.instances[number]
+    )
+    if origin is None or origin.item is None:
         return _NO_ITEM, Mark(phrase, number)
-    item = source["item"]
-    text = str(source.get("text"))
     if number == NO_BOX:
-        return item, Mark(phrase, number, is_moved=False, text=text)
-    bbox_as_read: Any = source.get("bbox")
+        return origin.item, Mark(phrase, number, is_moved=False, text=origin.text)
     is_moved = True  # also where the column is damaged
-    if is_box(bbox_as_read):
-        box_as_read = clamp(box_of(bbox_as_read), size)  # as boxes of a sample are cut
-        is_moved = box_as_read != phrase.boxes[number]
-    return item, Mark(phrase, number, is_moved, text)
+    if origin.bbox is not None:
+        # as boxes of a sample are cut
+        is_moved = clamp(origin.bbox, size) != phrase.boxes[number]
+    return origin.item, Mark(phrase, number, is_moved, origin.text)

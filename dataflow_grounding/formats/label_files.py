@@ -23,9 +23,10 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.terminal import counted, counted_items
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.class_files import Names, read_names
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.data.records import dump_text, is_number, read_object
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
@@ -405,7 +406,7 @@ class LabelFormat(PictureFiles):
         return ()
 
     def _written(self, name: str) -> str:
-        return self._classes.written_class_of({"text": name, "class": name})
+        return self._classes.written_class_of(Expression(name, class_name=name))
 
     def why_shared(self, file_name: str, pictures: set[str]) -> str:
         """Return the message on a picture whose label file is that of an earlier one."""
@@ -646,8 +647,8 @@ class Yolo(LabelFormat):
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return the report where a box has no outline of its size: all become boxes then."""
-        boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-        if not any(outlines.KEY in box for box in boxes):
+        boxes = [box for phrase in phrases for box in phrase.expression.instances]
+        if all(box.outline is None for box in boxes):
             return ""
         if all(_is_around_outline(box, size) for box in boxes):
             return ""
@@ -679,6 +680,6 @@ def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:
     return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
 
-def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    outline = instance.get(outlines.KEY)
-    return outline is not None and outlines.is_around(box_of(instance["bbox"]), outline, size)
+def _is_around_outline(instance: Instance, size: Size) -> bool:
+    outline = instance.outline
+    return outline is not None and outlines.is_around(instance.bbox, outline, size)

@@ -34,7 +34,7 @@ from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
-from dataflow_grounding.data.classes import class_key, stated_class_of
+from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -119,7 +119,7 @@ class LabelStudio(ReturningFormat):
 
     def _label_of(self, phrase: Phrase) -> str:
         """Return the label of the phrase's class; keep a new class for the configuration."""
-        name = safe_for_xml(stated_class_of(phrase.expression))
+        name = safe_for_xml(phrase.expression.stated_class)
         return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
 
     def _configuration(self, used_labels: Set[str], has_polygons: bool) -> str:
@@ -387,7 +387,7 @@ def _regions_like(
     if texts:  # the text says the phrase, and the label is the same for all such boxes
         labels = first_box["value"].get(first_box["type"])
     else:
-        labels = [stated_class_of(phrase.expression) or phrase.text]
+        labels = [phrase.expression.stated_class or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     # The first box may be a rectangle, and the new one a polygon, of another control.

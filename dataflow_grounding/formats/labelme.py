@@ -15,7 +15,6 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.classes import stated_class_of
 from dataflow_grounding.data.records import dump_text, is_score, name_within, stated_size
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -362,7 +361,7 @@ def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
     if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
-    label = stated_class_of(phrase.expression) or phrase.text
+    label = phrase.expression.stated_class or phrase.text
     has_own_description = bool(shape.get(_DESCRIPTION))
     if label == phrase.text or has_own_description:
         return {**shape, "label": phrase.text}

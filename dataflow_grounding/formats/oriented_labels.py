@@ -84,7 +84,7 @@ def _dota_region(size: Size, fields: list[str]) -> Labelled | None:
     return Labelled(category, bbox, outline, lost=lost)
 
 
-def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
+def _corners_for(outline: Sequence[float], box: Bbox, size: Size) -> Shape:
     # Trainers take the smallest rectangle around the corners for the whole object.
     if not outlines.is_around(box, outline, size):
         lost = "outlines of another size than their box, of which the upright box is written"
@@ -113,7 +113,7 @@ class YoloObb(Yolo):
         if self._count_of_cut:
             self.remarks.append(f"{_CUT}: {self._count_of_cut:,}")
 
-    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+    def outline_of(self, outline: Sequence[float], box: Bbox, size: Size) -> Shape:
         return _corners_for(outline, box, size)
 
     def why_outlines_lost(self, *_: object) -> str:
@@ -152,7 +152,7 @@ class Dota(NamedLabels):
     joint = "-"
     folders = ((FOLDER, "labelTxt"), (FOLDER, "annfiles"))
 
-    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+    def outline_of(self, outline: Sequence[float], box: Bbox, size: Size) -> Shape:
         return _corners_for(outline, box, size)
 
     def line(self, number: int, phrase: Phrase, index: int, size: Size) -> str:

@@ -2,14 +2,15 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.records import name_within
 from dataflow_grounding.formats.class_tables import Classes
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -41,7 +42,7 @@ class PictureFiles(Format):
     def __post_init__(self) -> None:
         self._classes = Classes(self.classes, self.joint, self.class_list)
 
-    def words_of(self, expression: Mapping[str, Any]) -> str:
+    def words_of(self, expression: Expression) -> str:
         return self._classes.written_class_of(expression)
 
     @contextmanager

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
@@ -14,15 +14,15 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import ScoredBox, things_of
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance, read_any_expressions
 from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
     STATUSES,
+    JsonObject,
     Record,
-    any_expression_rows,
     doubt_of_reply,
     has_id,
     image_id_of,
-    is_number,
     is_score,
     path_of,
 )
@@ -46,7 +46,7 @@ from dataflow_grounding.formats.imported import (
     item_of,
     kept_of,
 )
-from dataflow_grounding.formats.selection import Selection, status_of
+from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.formats.whole_pictures import (
     MISSED_BOX,
     SKIPPED_OBJECT,
@@ -55,7 +55,7 @@ from dataflow_grounding.formats.whole_pictures import (
     WholePictures,
 )
 
-Rows: TypeAlias = Iterable[Mapping[str, Any]]
+Rows: TypeAlias = Iterable[JsonObject]
 _MAX_REASONS = 3  # examples of why records were left out; all of them may be millions
 # Reports on such pictures if the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
@@ -141,7 +141,7 @@ class SampleMaker:
         # of each picture, by the hash of its image_id, so that ids of several rows differ.
         self._rows_of_image = NumberTable()
         self._count_without_picture = 0  # of rows so far that name no picture
-        self.last_record: Mapping[str, Any] = {}
+        self.last_record = Record({})
         """The record of the sample that was made last."""
 
     def samples(self, records: Rows) -> Iterator[Sample]:
@@ -151,8 +151,8 @@ class SampleMaker:
             records = pictures(records, self._name_of, apart=self._format.name)
             self._look_at_whole_pictures(records)
         without_rejected = WithoutRejected(self._select.keep_rejected)
-        for number, record in enumerate(records, 1):
-            record = {**record, **without_rejected.of(record)}
+        for number, row in enumerate(records, 1):
+            record = Record({**row, **without_rejected.of(row)})
             sample: Sample | None = None
             try:
                 sample = self._sample(record)
@@ -174,7 +174,7 @@ class SampleMaker:
         self._counts[_REJECTED] = without_rejected.boxes
         self._add_remarks()
 
-    def _name_of(self, record: Mapping[str, Any]) -> str:
+    def _name_of(self, record: JsonObject) -> str:
         try:
             return self._pictures.name_of(record)
         except RecordError:  # it is reported when the record is written
@@ -191,7 +191,7 @@ class SampleMaker:
         if self._counts[UNDECIDED_CLASS]:
             self._exported.remarks += self._whole_pictures.remarks()
 
-    def _sample(self, record: Mapping[str, Any]) -> Sample | None:
+    def _sample(self, record: Record) -> Sample | None:
         """Return the sample of a record; None where there is nothing to write, which is counted."""
         if record.get(SKIPPED) and not self._format.carries.columns:
             self._exported.lost[_SKIPPED_MARKS] += 1
@@ -204,7 +204,7 @@ class SampleMaker:
         # The format has a place for pictures without phrases, and this one shows nothing.
         may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
-            self._count_picture_without_phrase(record, expressions)
+            self._count_picture_without_phrase(record)
             return None  # before the picture is looked for: it may be missing
         picture = self._pictures.find(record)
         phrases = []
@@ -215,14 +215,14 @@ class SampleMaker:
         # It may have lost phrases by that, such as those whose boxes are all outside of the
         # picture.
         if not phrases and not may_be_empty:
-            self._count_picture_without_phrase(record, expressions)
+            self._count_picture_without_phrase(record)
             return None
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
         return self._sample_of(record, caption, picture, phrases)
 
     def _sample_of(
-        self, record: Mapping[str, Any], caption: str, picture: Picture, phrases: list[Phrase]
+        self, record: Record, caption: str, picture: Picture, phrases: list[Phrase]
     ) -> Sample:
         """Put the picture into the export, and count what the format can't say of the record."""
         if doubt_of_reply(record):  # a part of the model's reply was of no use, or was unsure
@@ -243,13 +243,11 @@ class SampleMaker:
         why_lost = self._format.why_outlines_lost(phrases, size)
         if not why_lost:
             return phrases
-        boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-        self._exported.lost[why_lost] += sum(outlines.KEY in box for box in boxes)
+        boxes = [box for phrase in phrases for box in phrase.expression.instances]
+        self._exported.lost[why_lost] += sum(box.outline is not None for box in boxes)
         return [phrase.without_outlines() for phrase in phrases]
 
-    def _count_picture_without_phrase(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def _count_picture_without_phrase(self, record: Record) -> None:
         if not self._format.carries.empty:  # it can't say a picture without a phrase
             self._exported.lost[_WITHOUT_PHRASE] += 1
         elif record.get("background") is False:  # also where its only phrase was rejected
@@ -263,8 +261,8 @@ class SampleMaker:
         # second maker reads here, and its counts are thrown away.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         without_rejected = WithoutRejected(self._select.keep_rejected)
-        for record in records:
-            record = {**record, **without_rejected.of(record)}
+        for row in records:
+            record = Record({**row, **without_rejected.of(row)})
             try:
                 expressions = reader._expressions(record, _caption_of(record))
                 name = self._pictures.name_of(record)
@@ -275,9 +273,7 @@ class SampleMaker:
         for why_left_out in self._whole_pictures.false_backgrounds.values():
             self._counts[why_left_out] += 1
 
-    def _shows_nothing(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> bool:
+    def _shows_nothing(self, record: Record, expressions: Sequence[Expression]) -> bool:
         """Whether a record says that its picture shows nothing, so that it is written alone."""
         if record.get(SKIPPED):  # an import passed over a shape of it
             return False
@@ -293,53 +289,50 @@ class SampleMaker:
             return False
         # The selection may want only what is verified. It judges expressions, so it is asked about
         # a made-up one, which says that its thing isn't there and isn't verified.
-        absent = {"text": "", "status": "none", "instances": []}
-        return self._is_wanted_absence(absent)
+        return self._is_wanted_absence(Expression("", status="none"))
 
-    def _goes_back_empty(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> bool:
+    def _goes_back_empty(self, record: Record, expressions: Sequence[Expression]) -> bool:
         """Whether the picture came from a file of this format and goes back there without a box."""
         if not isinstance(self._format, ReturningFormat):
             return False
-        is_without_boxes = all(status_of(expression) == "none" for expression in expressions)
+        is_without_boxes = all(expression.outcome == "none" for expression in expressions)
         return self._format.goes_back_empty(record, is_without_boxes)
 
-    def _is_wanted_absence(self, expression: Mapping[str, Any]) -> bool:
+    def _is_wanted_absence(self, expression: Expression) -> bool:
         """Whether an expression says that its thing isn't there, and the selection takes that."""
-        is_absent = status_of(expression) == "none"
+        is_absent = expression.outcome == "none"
         return is_absent and self._select.of(expression) is not None
 
-    def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+    def _expressions(self, record: Record, caption: str) -> list[Expression]:
         """Return the expressions with ids and spans."""
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-        expressions = any_expression_rows(self._row_with_ids(record))
+        self._identify(record)
+        expressions = read_any_expressions(record)
         for expression in expressions:
-            status = status_of(expression)
+            status = expression.outcome
             if status not in STATUSES and status != "pending":
                 raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
-            for box in expression["instances"]:
-                if not is_score(box["score"]):
-                    box["score"] = None
+            for box in expression.instances:
+                if not is_score(box.score) or box.extra.get("score") is not None:
+                    box.score = None
+                    box.extra.pop("score", None)
                     self._exported.lost["scores that aren't numbers from 0 to 1"] += 1
-        if not any("char_span" in expression for expression in expressions):
-            spans = find_spans([expression["text"] for expression in expressions], caption)
+        if not any("char_span" in expression.keys for expression in expressions):
+            spans = find_spans([expression.text for expression in expressions], caption)
             for expression, span in zip(expressions, spans, strict=True):
-                expression["char_span"] = span
+                expression.char_span = span
         return expressions
 
-    def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
-        """Return the row, which makes ids for expressions that have none, as an import does."""
-        row = Record(record)
-        if not _have_ids(row.get("expressions")):
-            identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
-            if row.image_id is None:
-                row.occurrence = self._count_without_picture
+    def _identify(self, record: Record) -> None:
+        """Give a record what ids of its expressions are made of, as an import does."""
+        if not _have_ids(record.get("expressions")):
+            identify(record, "image_path", image_root=None, rows_of_image=self._rows_of_image)
+            if record.image_id is None:
+                record.occurrence = self._count_without_picture
                 self._count_without_picture += 1
-        return row
 
-    def _selected(self, expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _selected(self, expressions: Iterable[Expression]) -> list[Expression]:
         """Return what is wanted and can be said, with its wanted boxes; the rest is counted."""
         wanted = []
         for expression in expressions:
@@ -347,16 +340,14 @@ class SampleMaker:
             if selected is None:
                 self._counts[_UNSELECTED] += 1
                 continue
-            why_lost = self._format.carries.why_lost(status_of(selected), selected.get("char_span"))
+            why_lost = self._format.carries.why_lost(selected.outcome, _stated_span(selected))
             if why_lost:
                 self._exported.lost[why_lost] += 1
             else:
                 wanted.append(selected)
         return wanted
 
-    def _without_repeats(
-        self, phrases: Sequence[Phrase], record: Mapping[str, Any]
-    ) -> list[Phrase]:
+    def _without_repeats(self, phrases: Sequence[Phrase], record: Record) -> list[Phrase]:
         """Leave out boxes that come twice, and the phrases that have no others.
 
         A detector would take such a box for two things, and a model that is tuned on such
@@ -422,14 +413,14 @@ class SampleMaker:
             self._counts[_REPEATED] += left_out_count - different_count
         return staying
 
-    def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
+    def _phrase(self, expression: Expression, size: Size) -> Phrase | None:
         """Return an expression as the format has it; None if nothing is left, which is counted."""
         instances = []
-        for stated in expression["instances"]:
+        for stated in expression.instances:
             instance = self._instance_in_picture(stated, size)
             if instance is not None:
                 instances.append(instance)
-        status = status_of(expression)
+        status = expression.outcome
         text = self._safe(self._format.words_of(expression))
         if not text.strip():
             self._exported.lost["phrases left without a word"] += 1
@@ -438,44 +429,52 @@ class SampleMaker:
             # If it were written without boxes, it would say that nothing is there.
             self._exported.lost["phrases left without a box"] += 1
             return None
+        in_picture = expression.copy()
+        in_picture.instances = instances
         return Phrase(
             text=text,
-            span=_span_of(expression),
+            span=_checked_span(expression),
             status=status,
-            boxes=[box_of([*map(float, instance["bbox"])]) for instance in instances],
-            scores=[_score_of(instance) for instance in instances],
-            expression={**expression, "instances": instances},
+            boxes=[box_of([*map(float, instance.bbox)]) for instance in instances],
+            scores=[None if box.score is None else float(box.score) for box in instances],
+            expression=in_picture,
         )
 
-    def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
+    def _instance_in_picture(self, instance: Instance, size: Size) -> Instance | None:
         """Return an instance cut to its picture; None where it is outside."""
-        stated = box_of(instance["bbox"])
+        stated = instance.bbox
         box = clamp(stated, size)
         if area(box) <= 0:
             self._exported.lost["boxes without an area in their picture"] += 1
             return None
-        if outlines.KEY in instance:
+        if instance.outline is not None:
             instance = self._with_outline(instance, box, size)
         # An outline beyond the picture still says where the parts are that are cut off.
         is_cut = math.dist(box, stated) > EXACT
         if is_cut and not _is_outlined(instance, stated):
             self._exported.lost["parts of boxes outside of their picture"] += 1
-        return instance if box == stated else {**instance, "bbox": [*box]}
+        if box != stated:
+            instance = instance.copy()
+            instance.bbox = box
+        return instance
 
-    def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
+    def _with_outline(self, instance: Instance, box: Bbox, size: Size) -> Instance:
         """Return the instance with its outline as the format writes it, if it fits the box."""
-        outline = instance[outlines.KEY]
+        outline = instance.outline
+        assert outline is not None
         if not has_right_outline(instance, size):
             shape = Shape(None, outlines.STALE)
         elif not self._format.carries.outlines:
             shape = Shape(None, "outlines")
         else:
             shape = self._format.outline_of(outline, box, size)
-        if shape.lost and outline is not None:  # a record may say `"outline": null`
+        if shape.lost:
             self._exported.lost[shape.lost] += 1
         if shape.outline is None:
-            return {name: value for name, value in instance.items() if name != outlines.KEY}
-        return {**instance, outlines.KEY: shape.outline}
+            return instance.without(outlines.KEY)
+        outlined = instance.copy()
+        outlined.outline = shape.outline
+        return outlined
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
@@ -484,11 +483,11 @@ class SampleMaker:
         return safe
 
 
-def _caption_of(record: Mapping[str, Any]) -> str:
+def _caption_of(record: Record) -> str:
     return str(record.get("cleaned_caption") or record.get("caption") or "")
 
 
-def _is_reviewed(record: Mapping[str, Any]) -> bool:
+def _is_reviewed(record: Record) -> bool:
     """Whether a person decided on all of a record."""
     if record.get("reviewed_by"):
         return True
@@ -498,7 +497,7 @@ def _is_reviewed(record: Mapping[str, Any]) -> bool:
     return all(map(_is_decided, expressions))
 
 
-def _is_decided(expression: Any) -> bool:
+def _is_decided(expression: object) -> bool:
     """Whether a person decided on all of an expression, or on each of its boxes."""
     if not isinstance(expression, Mapping):
         return False
@@ -522,7 +521,7 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
     """
     new = []
     for index, box in enumerate(phrase.boxes):
-        item = item_of(phrase.expression["instances"][index], items)
+        item = item_of(phrase.expression.instances[index], items)
         is_first = box not in seen
         items_of_box = seen.setdefault(box, set())
         if is_first or _is_further_item(item, items_of_box):
@@ -542,7 +541,7 @@ def _staying_boxes_of_thing(
     staying: list[tuple[int, int]] = []
     items_of_thing: set[int] = set()
     for number, index in thing:
-        item = item_of(phrases[number].expression["instances"][index], items)
+        item = item_of(phrases[number].expression.instances[index], items)
         if not staying or _is_further_item(item, items_of_thing):
             staying.append((number, index))
             if item is not None:
@@ -560,11 +559,10 @@ def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
 
 
 def _scored_boxes_of(phrase: Phrase) -> list[ScoredBox]:
-    scored = zip(phrase.boxes, phrase.scores, strict=True)
-    return [(box, score if is_number(score) else None) for box, score in scored]
+    return list(zip(phrase.boxes, phrase.scores, strict=True))
 
 
-def _have_ids(expressions: Any) -> bool:
+def _have_ids(expressions: object) -> bool:
     if type(expressions) is not list:
         return False
     for expression in expressions:
@@ -573,30 +571,31 @@ def _have_ids(expressions: Any) -> bool:
     return True
 
 
-def _is_outlined(instance: Mapping[str, Any], box: Bbox) -> bool:
+def _is_outlined(instance: Instance, box: Bbox) -> bool:
     """Whether an outline says all of a box, also beyond its picture: nothing of it is lost then."""
-    outline = instance.get(outlines.KEY)
+    outline = instance.outline
     return outline is not None and math.dist(outlines.bounds(outline), box) <= EXACT
 
 
-def _span_of(expression: Mapping[str, Any]) -> Span | None:
+def _stated_span(expression: Expression) -> object:
+    """Return the place that is stated, which may be no place."""
+    return expression.char_span or expression.extra.get("char_span")
+
+
+def _checked_span(expression: Expression) -> Span | None:
     """Return the place that is stated, on trust: `lint` finds one where other words are."""
-    span = expression.get("char_span")
-    if not span:
+    stated = _stated_span(expression)
+    if not stated:
         return None
-    is_pair = isinstance(span, (list, tuple)) and [*map(type, span)] == [int, int]
-    if not is_pair or not 0 <= span[0] < span[1]:
-        raise BrokenRow(f"'char_span' of {expression['text']!r:.60} should be [start, end]: {span}")
-    return span[0], span[1]
-
-
-def _score_of(instance: Mapping[str, Any]) -> float | None:
-    score = instance["score"]
-    return None if score is None else float(score)
+    span = expression.char_span
+    if span is None or not 0 <= span[0] < span[1]:
+        place = list(span or ()) or stated
+        raise BrokenRow(f"'char_span' of {expression.text!r:.60} should be [start, end]: {place}")
+    return span
 
 
 def _lost_of(
-    record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
+    record: Record, caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
     """Count what of a record the format can't say, by words for it."""
     lost: Counter[str] = Counter()
@@ -612,7 +611,7 @@ def _lost_of(
         scores = chain.from_iterable(phrase.scores for phrase in phrases)
         lost["scores"] = sum(score is not None for score in scores)
     if not carries.verified:
-        verdicts = [phrase.expression.get("verified") for phrase in phrases]
+        verdicts = [phrase.expression.verified for phrase in phrases]
         lost["verdicts of checks"] = sum(verdict is not None for verdict in verdicts)
     if not carries.classes:
         lost["classes of phrases"] = sum(map(_has_other_class, phrases))
@@ -623,11 +622,11 @@ def _lost_of(
 
 
 def _has_other_class(phrase: Phrase) -> bool:
-    name = phrase.expression.get("class")
-    return isinstance(name, str) and class_key(name) != class_key(phrase.text)
+    name = phrase.expression.class_name
+    return name is not None and class_key(name) != class_key(phrase.text)
 
 
-def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
+def _has_own_ids(record: Record, phrases: Sequence[Phrase]) -> bool:
     """Whether an id is lost where a format has no place for ids.
 
     One that this package has made isn't, because reading makes it again: a/b, a/b#0, a/b.png@2#0
@@ -636,7 +635,7 @@ def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"  # a/b
     ending = os.path.splitext(path_of(record))[1]  # .png
     ids = [record.get("image_id")]
-    ids += [phrase.expression["expression_id"] for phrase in phrases]
+    ids += [phrase.expression.expression_id for phrase in phrases]
     for stated_id in ids:
         if stated_id is None:
             continue

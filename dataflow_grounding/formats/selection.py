@@ -1,11 +1,11 @@
 """Which expressions and boxes of records are wanted in an export."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance
+from dataflow_grounding.data.records import STATUSES, JsonObject
 
 
 @dataclass(frozen=True)
@@ -15,10 +15,10 @@ class Selection:
     An expression that loses all of its boxes is left out: that doesn't mean that nothing is there.
 
     Example:
-        >>> sure = {"bbox": [0, 0, 9, 9], "score": 0.9}
-        >>> unsure = {"bbox": [5, 5, 9, 9], "score": 0.2}
-        >>> both = {"instances": [sure, unsure]}
-        >>> [box["score"] for box in Selection(min_score=0.5).of({}, both)["instances"]]
+        >>> sure = Instance((0, 0, 9, 9), score=0.9)
+        >>> unsure = Instance((5, 5, 9, 9), score=0.2)
+        >>> both = Expression("a cat", instances=[sure, unsure])
+        >>> [box.score for box in Selection(min_score=0.5).of(both).instances]
         [0.9]
     """
 
@@ -40,48 +40,54 @@ class Selection:
             self._by_key[class_key(name)] = score
         self.unmet.update(self._by_key)
 
-    def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
+    def _lowest_score(self, expression: Expression) -> float | None:
         """Return that of the expression's class, which is taken out of `unmet`."""
         if not self._by_key:
             return self.min_score
-        key = class_key(class_of(expression))
+        key = class_key(expression.stated_class or expression.text)
         self.unmet.discard(key)
         return self._by_key.get(key, self.min_score)
 
-    def of(self, expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def of(self, expression: Expression) -> Expression | None:
         """Return the expression with the wanted boxes; None if it isn't wanted, or loses all."""
-        if status_of(expression) not in STATUSES:
+        if expression.outcome not in STATUSES:
             return None
-        boxes = expression["instances"]
+        boxes = expression.instances
         # None -> nothing of the expression is wanted
         # []   -> it never had boxes, and is wanted for what it says: that the thing isn't there
-        wanted_boxes: list[Any] | None = boxes
+        wanted_boxes: list[Instance] | None = boxes
         if self.verified_only:
             wanted_boxes = verified_boxes(expression, boxes)
         if wanted_boxes is None:
             return None
         lowest = self._lowest_score(expression)
         if lowest is not None:
-            scored = [box for box in wanted_boxes if box.get("score") is not None]
-            wanted_boxes = [box for box in scored if box["score"] >= lowest]
+            wanted_boxes = [
+                box for box in wanted_boxes if box.score is not None and box.score >= lowest
+            ]
         if len(wanted_boxes) == len(boxes):  # all boxes are wanted, or it never had any
             return expression
         if not wanted_boxes:  # it has lost all of them
             return None
-        return {**expression, "instances": wanted_boxes}
+        selected = expression.copy()
+        selected.instances = wanted_boxes
+        return selected
 
 
-def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
+def verified_boxes(expression: Expression, boxes: Sequence[Instance]) -> list[Instance] | None:
     """Return the verified boxes; [] if an absence is verified, None if nothing of it is."""
-    verdict = expression.get("verified")
-    verified = [box for box in boxes or () if box.get("verified", verdict) is True]
-    is_confirmed_absent = not expression["instances"] and verdict is True
+    verified = []
+    for box in boxes:
+        verdict = box.verified if box.states_verdict else expression.verified
+        if verdict is True:
+            verified.append(box)
+    is_confirmed_absent = not expression.instances and expression.verified is True
     if verified or is_confirmed_absent:
         return verified
     return None
 
 
-def status_of(expression: Mapping[str, Any]) -> str:
+def status_of(expression: JsonObject) -> str:
     """Return the status; where none is stated `grounded` with boxes, else `pending`."""
     status = expression.get("status")
     if not status:

@@ -23,8 +23,6 @@ SOURCE = "image_referring_expression"  # the `source` of the records that are co
 COLUMN = "kitti_bboxes"  # by which these are recognised
 SIDE = 1000  # what TAO's boxes call the whole of a side
 ASSUMED = (1920, 1080)  # the size that TAO takes if it knows none
-# The keys of a written expression before its `instances`.
-_EXPRESSION_KEYS = ("expression_id", "text", "char_span", "noun_chunk", "verified")
 _STEPS = ["step0_expression_extraction", "step1_grounding"]  # TAO's names of image_grounding's
 _DECIMALS = 4  # of a pixel, in boxes that are converted
 ROUNDING = 1.0  # most that a number written in 0-1000 may be off, rounded or cut
@@ -85,13 +83,17 @@ def _line(sample: Sample) -> dict[str, Any]:
 def _tao_expression(phrase: Phrase) -> dict[str, Any]:
     expression = phrase.expression
     instances = []
-    boxes = zip(expression["instances"], phrase.boxes, phrase.scores, strict=True)
+    boxes = zip(expression.instances, phrase.boxes, phrase.scores, strict=True)
     for instance, box, score in boxes:
-        bbox_id = _as_text(instance.get("bbox_id"))
-        instances.append({"bbox_id": bbox_id, "bbox": box, "bbox_score": score})
-    facts = {key: expression.get(key) for key in _EXPRESSION_KEYS}
-    facts["expression_id"] = _as_text(expression["expression_id"])
-    return {**facts, "instances": instances}
+        instances.append({"bbox_id": instance.bbox_id, "bbox": box, "bbox_score": score})
+    return {
+        "expression_id": expression.expression_id,
+        "text": expression.text,
+        "char_span": expression.char_span,
+        "noun_chunk": expression.noun_chunk,
+        "verified": expression.verified,
+        "instances": instances,
+    }
 
 
 def _as_text(own_id: Any) -> str | None:

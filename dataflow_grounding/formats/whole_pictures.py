@@ -4,22 +4,16 @@ It holds for all records of the picture, so that they are gone through before an
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.rejected import (
-    MISSED,
-    is_missed,
-    not_rejected,
-)
+from dataflow_grounding.data.expressions import Expression
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.rejected import MISSED, boxes_not_rejected
 from dataflow_grounding.formats.format import Format
-from dataflow_grounding.formats.selection import (
-    Selection,
-    status_of,
-    verified_boxes,
-)
+from dataflow_grounding.formats.selection import Selection, verified_boxes
 
 # Why a picture is left out: a box that nobody has verified or looked at; a thing that a person says
 # is there, without a box; a class that may or may not be there.
@@ -44,9 +38,7 @@ class WholePictures:
         self._stated_classes: set[str] = set()  # that some expression states
         self._undecided_in: list[tuple[str, set[str]]] = []  # pictures' names, and which
 
-    def note(
-        self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def note(self, name: str, record: Record, expressions: Sequence[Expression]) -> None:
         """Take in a record of the picture that is called `name`, and its expressions."""
         undecided = self._undecided_classes(expressions)
         self._records_of_class.update({self._format.class_of(one) for one in expressions})
@@ -77,15 +69,13 @@ class WholePictures:
             " take such a class out of data.classes, or have another model look for it"
         ]
 
-    def _why_false(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> str:
+    def _why_false(self, record: Record, expressions: Sequence[Expression]) -> str:
         """Return a key such as UNVERIFIED; "" if the picture would be no false background."""
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(expressions):
             return UNVERIFIED
-        if record.get(MISSED) or any(map(is_missed, expressions)):
+        if record.get(MISSED) or any(map(_is_missed, expressions)):
             return MISSED_BOX
         return ""
 
@@ -99,31 +89,36 @@ class WholePictures:
             if undecided & (self._boxed_classes | self._stated_classes):
                 self.false_backgrounds.setdefault(name, UNDECIDED_CLASS)
 
-    def _boxed(self, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-        return {self._format.class_of(one) for one in expressions if one["instances"]}
+    def _boxed(self, expressions: Sequence[Expression]) -> set[str]:
+        return {self._format.class_of(one) for one in expressions if one.instances}
 
-    def _undecided_classes(self, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+    def _undecided_classes(self, expressions: Sequence[Expression]) -> set[str]:
         """Return the export's classes that are undecided, and have no box in the picture."""
         undecided = set()
         for expression in expressions:
-            if "class" in expression:
+            if expression.class_name is not None:
                 self._stated_classes.add(self._format.class_of(expression))
-            if status_of(expression) in ("ambiguous", "unsupported"):
+            if expression.outcome in ("ambiguous", "unsupported"):
                 undecided.add(self._format.class_of(expression))
         return undecided - self._boxed(expressions)
 
-    def _leaves_out_boxes(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
+    def _leaves_out_boxes(self, expressions: Sequence[Expression]) -> bool:
         """Whether a box that may be right isn't written, because nobody has verified it."""
         if not self._select.verified_only:
             return False
         # A box is ("a cat", (1, 2, 30, 40)) in these sets: equal boxes of one phrase count as one.
-        not_wrong: set[tuple[str, tuple[float, ...]]] = set()
-        verified: set[tuple[str, tuple[float, ...]]] = set()
+        not_wrong: set[tuple[str, Bbox]] = set()
+        verified: set[tuple[str, Bbox]] = set()
         for expression in expressions:
-            phrase = class_key(str(expression["text"]))
-            boxes_not_wrong = not_rejected(expression) or []
-            for box in boxes_not_wrong:
-                not_wrong.add((phrase, tuple(box["bbox"])))
+            phrase = class_key(expression.text)
+            boxes_not_wrong = boxes_not_rejected(expression)
+            not_wrong.update((phrase, box.bbox) for box in boxes_not_wrong)
             for box in verified_boxes(expression, boxes_not_wrong) or []:
-                verified.add((phrase, tuple(box["bbox"])))
+                verified.add((phrase, box.bbox))
         return verified != not_wrong
+
+
+def _is_missed(expression: Expression) -> bool:
+    """Whether a person said that a thing marked absent is there, and nobody drew its box."""
+    is_absent = expression.status == "none" and not expression.instances
+    return is_absent and expression.verified is False and bool(expression.reviewed_by)

@@ -204,7 +204,7 @@ def _row(sample: Sample, path: str) -> Any:
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
-        "expressions": [phrase.expression for phrase in sample.phrases],
+        "expressions": [phrase.expression.to_json() for phrase in sample.phrases],
     }
     return _TO_ROW({"image_path": path, **sample.record, **facts})
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.english.heads import head_of
 from dataflow_grounding.formats import READ, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.format import Format
@@ -100,7 +101,7 @@ def what_it_is(expression: dict[str, Any], format: Format) -> str:
         return "object"
     if how == "head":
         return head_of(expression["text"].lower()) or expression["text"].lower()
-    return str(format.safe(format.words_of(expression))).lower()
+    return str(format.safe(format.words_of(Expression.from_json(expression)))).lower()
 
 
 def picture_of(row: Mapping[str, Any]) -> str:
@@ -114,9 +115,9 @@ def check_boxes(
     format = find_format(name, **options)
     wanted: dict[tuple[str, str], list[list[float]]] = {}
     for row, one in said(rows, format):
-        wanted.setdefault((picture_of(row), format.safe(format.words_of(one))), []).extend(
-            i["bbox"] for i in one["instances"]
-        )
+        wanted.setdefault(
+            (picture_of(row), format.safe(format.words_of(Expression.from_json(one)))), []
+        ).extend(i["bbox"] for i in one["instances"])
     got: dict[tuple[str, str], list[list[float]]] = {}
     for row in found:
         for one in row["expressions"]:
@@ -150,7 +151,7 @@ def check_carried(
     format = find_format(name, **options)
     carries = format.carries
     texts = {one["text"] for _, one in said(rows, format)}
-    if any(format.safe(format.words_of({"text": text})) != text for text in texts):
+    if any(format.safe(format.words_of(Expression(text))) != text for text in texts):
         return  # the texts are others: their boxes were compared
     sent = said(rows, format)
     got = [(row, one) for row in found for one in row["expressions"]]
