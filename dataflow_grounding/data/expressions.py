@@ -459,15 +459,14 @@ class Expression(Annotation):
         return "undecided" if was_judged else "not checked"
 
     @property
+    def shown_status(self) -> str:
+        """Its status; where it states none, `grounded` with boxes, else `pending`."""
+        return self.status or ("grounded" if self.instances else "pending")
+
+    @property
     def stated_class(self) -> str:
         """The class that it states, single-spaced; "" where it states none."""
         return " ".join((self.class_name or "").split())
-
-    @property
-    def outcome(self) -> str:
-        """Its status; where none is stated `grounded` with boxes, else `pending`."""
-        status = self.status or self.extra.get("status")  # of another type: no status that is known
-        return str(status or ("grounded" if self.instances else "pending"))
 
     @property
     def is_negative(self) -> bool:
@@ -535,17 +534,15 @@ def read_any_expressions(record: Record) -> list[Expression]:
     items = record[key]
     if key == "expressions" or not isinstance(items, (list, tuple)):
         return read_expressions(record, key)
-    expressions = []
+    rows: list[Any] = []
     for number, item in enumerate(items, 1):
-        where = f"column {key!r}, expression {number - 1}"
-        own_id = f"{record.unique_id}#{number - 1}"
-        if not isinstance(item, Mapping):
-            expressions.append(Expression.from_json(item, where, own_id))  # it says what is wrong
-            continue
-        text = item.get("text") or item.get("description") or item.get("type")
-        box = Instance.from_json({"bbox": item.get("bbox")}, where)
-        expressions.append(Expression(str(text or f"region {number}"), own_id, [box]))
-    return expressions
+        if isinstance(item, Mapping):
+            text = item.get("text") or item.get("description") or item.get("type")
+            boxes = [{"bbox": item.get("bbox")}]
+            rows.append({"text": text or f"region {number}", "instances": boxes})
+        else:
+            rows.append(item)  # `read_expressions` says what is wrong with it
+    return read_expressions(record.updated({key: rows}), key)
 
 
 def read_regions(record: Record, key: str) -> list[Region]:

@@ -32,17 +32,17 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     return boxes_left
 
 
-def boxes_not_rejected(expression: Expression) -> list[Instance]:
-    """Return the boxes of an expression that no person rejected."""
-    if not any(box.states_verdict for box in expression.instances):
+def boxes_not_rejected(expression: Expression) -> list[Instance] | None:
+    """Return the same of a typed expression."""
+    boxes = expression.instances
+    if not any("verified" in box.keys or box.verified is not None for box in boxes):
         is_rejected = expression.verified is False and bool(expression.reviewed_by)
-        return [] if is_rejected else expression.instances
-    boxes = []
-    for box in expression.instances:
-        reviewer = box.reviewed_by or expression.reviewed_by
-        if box.verified is not False or not reviewer:
-            boxes.append(box)
-    return boxes
+        return None if is_rejected else boxes
+    left = []
+    for box in boxes:
+        if box.verified is not False or not (box.reviewed_by or expression.reviewed_by):
+            left.append(box)
+    return left or None
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:

@@ -295,12 +295,12 @@ class SampleMaker:
         """Whether the picture came from a file of this format and goes back there without a box."""
         if not isinstance(self._format, ReturningFormat):
             return False
-        is_without_boxes = all(expression.outcome == "none" for expression in expressions)
+        is_without_boxes = all(expression.shown_status == "none" for expression in expressions)
         return self._format.goes_back_empty(record, is_without_boxes)
 
     def _is_wanted_absence(self, expression: Expression) -> bool:
         """Whether an expression says that its thing isn't there, and the selection takes that."""
-        is_absent = expression.outcome == "none"
+        is_absent = expression.shown_status == "none"
         return is_absent and self._select.of(expression) is not None
 
     def _expressions(self, record: Record, caption: str) -> list[Expression]:
@@ -310,7 +310,7 @@ class SampleMaker:
         self._identify(record)
         expressions = read_any_expressions(record)
         for expression in expressions:
-            status = expression.outcome
+            status = expression.extra.get("status") or expression.shown_status
             if status not in STATUSES and status != "pending":
                 raise BrokenRow(f"the status {status!r} is not one of {', '.join(STATUSES)}")
             for box in expression.instances:
@@ -340,7 +340,7 @@ class SampleMaker:
             if selected is None:
                 self._counts[_UNSELECTED] += 1
                 continue
-            why_lost = self._format.carries.why_lost(selected.outcome, _stated_span(selected))
+            why_lost = self._format.carries.why_lost(selected.shown_status, _stated_span(selected))
             if why_lost:
                 self._exported.lost[why_lost] += 1
             else:
@@ -420,7 +420,7 @@ class SampleMaker:
             instance = self._instance_in_picture(stated, size)
             if instance is not None:
                 instances.append(instance)
-        status = expression.outcome
+        status = expression.shown_status
         text = self._safe(self._format.words_of(expression))
         if not text.strip():
             self._exported.lost["phrases left without a word"] += 1

@@ -50,7 +50,7 @@ class Selection:
 
     def of(self, expression: Expression) -> Expression | None:
         """Return the expression with the wanted boxes; None if it isn't wanted, or loses all."""
-        if expression.outcome not in STATUSES:
+        if expression.shown_status not in STATUSES:
             return None
         boxes = expression.instances
         # None -> nothing of the expression is wanted

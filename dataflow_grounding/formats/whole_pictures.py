@@ -98,7 +98,7 @@ class WholePictures:
         for expression in expressions:
             if expression.class_name is not None:
                 self._stated_classes.add(self._format.class_of(expression))
-            if expression.outcome in ("ambiguous", "unsupported"):
+            if expression.shown_status in ("ambiguous", "unsupported"):
                 undecided.add(self._format.class_of(expression))
         return undecided - self._boxed(expressions)
 
@@ -111,7 +111,7 @@ class WholePictures:
         verified: set[tuple[str, Bbox]] = set()
         for expression in expressions:
             phrase = class_key(expression.text)
-            boxes_not_wrong = boxes_not_rejected(expression)
+            boxes_not_wrong = boxes_not_rejected(expression) or []
             not_wrong.update((phrase, box.bbox) for box in boxes_not_wrong)
             for box in verified_boxes(expression, boxes_not_wrong) or []:
                 verified.add((phrase, box.bbox))
