@@ -16,6 +16,7 @@ from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.bad_entries import BadEntries, PassedOver
+from dataflow_grounding.data.records import JsonObject, Update
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder as ExportFolder
@@ -106,7 +107,7 @@ def _check_own_class(format_class: Any, name: str) -> None:
 
 
 def write(
-    records: Iterable[Mapping[str, Any]] | Mapping[str, Iterable[Mapping[str, Any]]],
+    records: Iterable[JsonObject] | Mapping[str, Iterable[JsonObject]],
     format: str,
     path: str,
     *,
@@ -185,7 +186,7 @@ def read(
     *,
     image_root: str | None = None,
     **options: Any,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Update]:
     """Yield the records of a file or folder of a format, completed as this package's are.
 
     Args:
@@ -213,7 +214,7 @@ def read(
     return complete_rows(rows, path, source, folder)
 
 
-def _with_input_errors(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _with_input_errors(path: str, rows: Iterator[Update]) -> Iterator[Update]:
     """Raise InputError for a file that can't be opened, or is too large for the memory."""
     with errors_as(InputError, f"can't read {path}"):
         yield from rows

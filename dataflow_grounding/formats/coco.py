@@ -13,7 +13,7 @@ data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py; cvat issu
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, islice
@@ -25,7 +25,14 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, around, box_of, 
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.json_lists import lists_in
-from dataflow_grounding.data.records import is_box, is_number, is_score, stated_size
+from dataflow_grounding.data.records import (
+    JsonObject,
+    Update,
+    is_box,
+    is_number,
+    is_score,
+    stated_size,
+)
 from dataflow_grounding.english.spans import Span, whole_words
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import ONE, Classes, remarks_on_shared_names
@@ -77,7 +84,7 @@ class Annotation(NamedTuple):
     """An annotation of a CocoFile: `item` is the annotation as it is there."""
 
     id: str  # by default its number in the list
-    item: dict[str, Any]
+    item: JsonObject
     category: str  # the category's name; "" if it isn't listed
     polygons: list[Bbox]  # the box around each polygon of its segmentation
 
@@ -131,7 +138,7 @@ class CocoFile:
         self._images: dict[str, tuple[str, bytes]] = {}  # file name and entry, by id
         self._annotations: dict[str, list[bytes]] = {}  # number and annotation, by image's id
         self._crowds = Counter[str]()  # by their image's id
-        self._categories: dict[str, Mapping[str, Any]] = {}  # by id, as they are there
+        self._categories: dict[str, JsonObject] = {}  # by id, as they are there
         # the largest id of each list, among those that are numbers
         self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
@@ -160,7 +167,7 @@ class CocoFile:
             )
 
     def _take(
-        self, list_name: str, number: int, item: dict[str, Any], annotation_ids: set[int]
+        self, list_name: str, number: int, item: JsonObject, annotation_ids: set[int]
     ) -> None:
         """Take one item of a list; other lists than COCO's are passed over."""
         own_id = _as_text(item.get("id", number))
@@ -197,13 +204,11 @@ class CocoFile:
     def _why_clashing(self, list_name: str, own_id: str) -> str:
         return f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
 
-    def preamble(self) -> dict[str, Any]:
+    def preamble(self) -> JsonObject:
         """Return what the file says of all images: `info`, `licenses`, `categories`."""
         return {**self._facts, "categories": list(self._categories.values())}
 
-    def column_of(
-        self, format: str, image: Mapping[str, Any], items: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def column_of(self, format: str, image: JsonObject, items: Sequence[JsonObject]) -> Update:
         """Return what a record keeps of an image and of its annotations, as they are there."""
         used_ids = dict.fromkeys(_as_text(item.get("category_id")) for item in items)
         categories = [self._categories[key] for key in used_ids if key in self._categories]
@@ -279,14 +284,14 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _is_crowd(item: Mapping[str, Any]) -> bool:
+def _is_crowd(item: JsonObject) -> bool:
     return _as_text(item.get("iscrowd")).lower() in ("1", "true")
 
 
 class _ReadsCoco(Format):
     """COCO files as they are read."""
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each image entry; annotations with one id and phrase are united."""
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
@@ -309,9 +314,7 @@ class _ReadsCoco(Format):
             remarks += counted_items(SHARED_NAMES, coco.shared_names())
         return remarks
 
-    def _columns_of(
-        self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _columns_of(self, coco: CocoFile, image_key: str, image: JsonObject) -> Update:
         """Return a record's columns but for the path; `image_key` is the image's id in the file."""
         # The sides are taken as they are: `complete_rows` reports one that is no number.
         row = _stated(image, "width", "height", "caption")
@@ -328,7 +331,7 @@ class _ReadsCoco(Format):
         return {**row, "expressions": unite(keyed_expressions)}
 
     def _read_annotations(
-        self, annotations: Sequence[Annotation], image: Mapping[str, Any], file: str
+        self, annotations: Sequence[Annotation], image: JsonObject, file: str
     ) -> list[KeyedExpression]:
         keyed_expressions: list[KeyedExpression] = []
         for number, annotation in enumerate(annotations):
@@ -354,7 +357,7 @@ class Coco(_ReadsCoco, ReturningFormat):
     # as class_tables.Classes takes them
     classes: str = "class"
     class_list: Sequence[str] = ()
-    preamble: Mapping[str, Any] = field(default_factory=dict)
+    preamble: JsonObject = field(default_factory=dict)
 
     detects = True
 
@@ -441,7 +444,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         # different by its id.
         return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
 
-    def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
+    def _image_entry(self, source: Source, image_id: Any) -> JsonObject:
         sample = source.sample
         facts = {
             "id": image_id,
@@ -454,25 +457,25 @@ class Coco(_ReadsCoco, ReturningFormat):
             return {**own, **facts}
         return {**facts, "original_id": sample.record.get("image_id")}
 
-    def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+    def item_back(self, item: JsonObject, mark: Mark, source: Source) -> JsonObject:
         """Return an annotation with its category, its words and its box as they are now."""
-        item = {**item}
+        annotation = {**item}
         phrase = mark.phrase
         name = self._classes.written_class_of(phrase.expression)
         has_category = self._categories.is_called(item.get("category_id"), name)
         if not has_category:
-            item["category_id"] = self._categories.id_of(name)
+            annotation["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
             is_of_our_export = "phrase" in item or "class" in item  # no other tool has these keys
             if is_of_our_export:
-                item |= _phrase_keys(phrase)
+                annotation |= _phrase_keys(phrase)
             else:
-                item |= _phrase_keys_unless_said(phrase, name)
+                annotation |= _phrase_keys_unless_said(phrase, name)
         box_keys = _keys_of_box(phrase, mark.number)
-        item = _with_box(item, mark, box_keys)
-        return item | _stated(box_keys, "verified", "score")
+        with_box = _with_box(annotation, mark, box_keys)
+        return {**with_box, **_stated(box_keys, "verified", "score")}
 
-    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+    def new_items(self, mark: Mark, source: Source) -> Iterator[JsonObject]:
         """Yield the annotation of a new box."""
         phrase = mark.phrase
         name = self._classes.written_class_of(phrase.expression)
@@ -555,7 +558,7 @@ class _Categories:
         self.reserve_up_to = self._ids.reserve_up_to
         self.count_of_new = 0  # that no imported file has
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: JsonObject) -> None:
         """Write an entry of an imported file, unless its id is there already."""
         own_id = entry.get("id")
         if _as_text(own_id) in self._key_of_id:  # an earlier sample has brought it
@@ -582,12 +585,12 @@ class _Categories:
         return own_id
 
 
-def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
+def _phrase_keys(phrase: Phrase) -> JsonObject:
     class_name = phrase.expression.class_name
     return {"phrase": phrase.text, **({} if class_name is None else {"class": class_name})}
 
 
-def _phrase_keys_unless_said(phrase: Phrase, category: str) -> dict[str, Any]:
+def _phrase_keys_unless_said(phrase: Phrase, category: str) -> JsonObject:
     """Return no keys where the category says the phrase: another tool's item stays as it is."""
     return {} if class_key(phrase.text) == class_key(category) else _phrase_keys(phrase)
 
@@ -611,27 +614,27 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     return keys | {key: value for key, value in facts.items() if value is not None}
 
 
-def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> dict[str, Any]:
+def _with_box(item: JsonObject, mark: Mark, box_keys: JsonObject) -> JsonObject:
     """Return an annotation with its box and outline as they are now; `box_keys` has both."""
     is_turned = bool(_degrees_of(item))
     if not mark.is_moved:
         came_with_outline = bool(item.get(_SEGMENTATION)) or is_turned
         if came_with_outline:  # it stays as it came: a segmentation may have several polygons
             return item
-        return item | _stated(box_keys, _SEGMENTATION)  # somebody may have drawn one since
-    item = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
-    item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
+        return {**item, **_stated(box_keys, _SEGMENTATION)}  # somebody may have drawn one since
+    moved = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
+    moved |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
     if is_turned:
-        item |= _turned_keys(item, mark.outline)
-    return item
+        moved |= _turned_keys(moved, mark.outline)
+    return moved
 
 
-def _degrees_of(annotation: Mapping[str, Any]) -> float:
+def _degrees_of(annotation: JsonObject) -> float:
     """Return the degrees by which an annotation's box is turned; 0 where it isn't."""
     return degrees_in(annotation, annotation.get("attributes"))
 
 
-def _turned_keys(annotation: Mapping[str, Any], outline: Sequence[float] | None) -> dict[str, Any]:
+def _turned_keys(annotation: JsonObject, outline: Sequence[float] | None) -> JsonObject:
     """Return the keys of a moved turned box of CVAT's, whose `bbox` is the box before its turn."""
     attributes = annotation.get("attributes") or {}
     rotated = rotated_box_of(outline or ())
@@ -645,12 +648,12 @@ def _turned_keys(annotation: Mapping[str, Any], outline: Sequence[float] | None)
     }
 
 
-def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def _stated(item: JsonObject, *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
 def _keyed_expression(
-    annotation: Annotation, number: int, image: Mapping[str, Any], passed_over: Counter[str]
+    annotation: Annotation, number: int, image: JsonObject, passed_over: Counter[str]
 ) -> KeyedExpression | None:
     """Return an annotation's expression after its key for `unite`; None for one without a box.
 

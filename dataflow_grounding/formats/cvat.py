@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import STATUSES
+from dataflow_grounding.data.records import STATUSES, JsonObject, Update
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample
@@ -70,7 +70,7 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 class Cvat(ReturningFormat):
     """CVAT's XML, as annotations of a task; items of a Source are the elements of an <image>."""
 
-    preamble: Mapping[str, Any] = field(default_factory=dict)
+    preamble: JsonObject = field(default_factory=dict)
     class_list: Sequence[str] = ()  # in the order that their labels get
 
     shows_upright = True
@@ -145,7 +145,7 @@ class Cvat(ReturningFormat):
         else:
             yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None, label=_BOX)
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each <image>; a file of a video, or without images, is refused."""
         file = file_of(path, self.data_file)
         has_images = False
@@ -163,11 +163,11 @@ class Cvat(ReturningFormat):
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
-    def _record(self, image: Element, file: str) -> dict[str, Any]:
+    def _record(self, image: Element, file: str) -> Update:
         picture = image.attrib["name"]
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         elements = self._read_elements(image, size, file)
-        record: dict[str, Any] = {
+        record: Update = {
             "image_path": picture,
             "caption": None,
             "width": size[0],
@@ -367,7 +367,7 @@ def _tag(label: str) -> Element:
     return Element("tag", {"label": label, "source": "manual"})
 
 
-def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
+def _with_attributes(element: Element, facts: JsonObject) -> str:
     for name, value in facts.items():
         attribute = SubElement(element, "attribute", {"name": name})
         attribute.text = "" if value is None else safe_for_xml(str(value))
@@ -375,7 +375,7 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 
 
 def _keyed_expression(
-    element: Element, area: Mapping[str, Any], facts: Mapping[str, str], item: int
+    element: Element, area: JsonObject, facts: Mapping[str, str], item: int
 ) -> KeyedExpression:
     """Return an element's expression: `area` is {} for a tag, `item` its number in the picture."""
     label = element.get("label", "")

@@ -3,7 +3,7 @@
 import copy
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, within
 from dataflow_grounding._util.paths import names_in
-from dataflow_grounding.data.records import dump_line, dump_text
+from dataflow_grounding.data.records import JsonObject, dump_line, dump_text
 from dataflow_grounding.engine.run_lock import only_run
 
 README = "README.md"
@@ -25,7 +25,7 @@ MARK = "Exported by dataflow-grounding"
 """In the README of an export, which is replaced if its last line names all that is there."""
 _LABEL_FILES = (".json", ".txt", ".xml")  # endings of files that people change in place
 
-Put = Callable[[Mapping[str, Any]], object]
+Put = Callable[[JsonObject], object]
 """Adds an item to a file."""
 
 
@@ -185,7 +185,7 @@ class ExportFolder:
             file.write("\n")
 
 
-def _add(items: list[str], item: Mapping[str, Any]) -> None:
+def _add(items: list[str], item: JsonObject) -> None:
     items.append(dump_text(item))
 
 

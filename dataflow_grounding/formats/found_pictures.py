@@ -4,12 +4,11 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.paths import joined
 from dataflow_grounding._util.stores import files_in
-from dataflow_grounding.data.records import path_of
+from dataflow_grounding.data.records import Update, path_of
 from dataflow_grounding.formats.imported import COLUMN
 from dataflow_grounding.formats.stated_twice import CountedPlaces
 from dataflow_grounding.images.files import ENDINGS
@@ -89,8 +88,8 @@ class PictureFinder:
 
 
 def with_found_pictures(
-    rows: Iterable[dict[str, Any]], folder: str, remarks: list[str]
-) -> Iterator[dict[str, Any]]:
+    rows: Iterable[Update], folder: str, remarks: list[str]
+) -> Iterator[Update]:
     """Yield rows with the paths at which their pictures are, from `folder`."""
     finder = PictureFinder(folder)
     renamed = CountedPlaces()
@@ -120,7 +119,7 @@ def _subfolders_of(folder: str) -> list[str]:
     return [name for name in subfolders if os.path.isdir(joined(folder, name))]
 
 
-def _set_path(row: dict[str, Any], stated: str, found: str) -> None:
+def _set_path(row: Update, stated: str, found: str) -> None:
     for key in ("image_path", "image"):
         if row.get(key) == stated:
             row[key] = found

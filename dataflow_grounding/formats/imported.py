@@ -179,7 +179,7 @@ def has_right_outline(instance: Instance, size: Size) -> bool:
     return outlines.is_around(instance.bbox, instance.outline, size)
 
 
-def with_item_number(read: Update, item: int, text: str) -> Update:
+def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
     """Return what was read with its item: {"item": 3, "text": "a dog", "bbox": […]}."""
     source = {"item": item, "text": text}
     if "bbox" in read:

@@ -8,7 +8,7 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input
 from dataflow_grounding.data.json_lists import read_json
-from dataflow_grounding.data.records import parse_line
+from dataflow_grounding.data.records import JsonObject, Update, parse_line
 from dataflow_grounding.data.rows import Row, file_type_of, read_rows
 from dataflow_grounding.formats.reading import files_under
 from dataflow_grounding.formats.tar_shards import TarSample, tar_samples
@@ -71,7 +71,7 @@ def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
     return None
 
 
-def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
+def _numbered(items: Iterable[Update]) -> Iterator[Row]:
     return (Row(number, item) for number, item in enumerate(items, 1))
 
 
@@ -220,9 +220,9 @@ def _rows_of_tars(shards: Sequence[str]) -> Iterator[Row]:
             yield Row(number, data=None, error=BrokenRow(f"{sample.where}: {error}"))
 
 
-def _row_of_sample(sample: TarSample) -> dict[str, Any]:
+def _row_of_sample(sample: TarSample) -> Update:
     """The `.json` wins over the `.txt`, and the sample's picture over an `image` in the `.json`."""
-    row: dict[str, Any] = {}
+    row: Update = {}
     if "txt" in sample.parts:
         row["caption"] = sample.parts["txt"].decode()
     if "json" in sample.parts:
@@ -260,7 +260,7 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     )
 
 
-def _object_in(path: str) -> dict[str, Any]:
+def _object_in(path: str) -> Update:
     """Return the object in a JSON file; {} for any other, which may be a large list of rows."""
     with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         beginning = file.read(64).removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
@@ -270,9 +270,7 @@ def _object_in(path: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _coco_rows(
-    annotations: Iterable[Any], file_names: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _coco_rows(annotations: Iterable[Any], file_names: JsonObject) -> Iterator[Update]:
     for item in annotations:
         annotation = item if isinstance(item, dict) else {}
         image_id = annotation.get("image_id")
@@ -315,7 +313,7 @@ def _of_dataset(path: str, split: str) -> Input:
     )
 
 
-def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
+def _dataset_rows(path: str, split: str) -> Iterator[Update]:
     loaded = _load(path)
     if isinstance(loaded, dict):
         loaded = _split_of(loaded, path, split)
@@ -324,7 +322,7 @@ def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
+def _split_of(splits: JsonObject, path: str, split: str) -> Any:
     """Return the split of that name; for "", the only one that there is."""
     if not split and len(splits) == 1:
         split = next(iter(splits))

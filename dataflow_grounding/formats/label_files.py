@@ -27,7 +27,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.class_files import Names, read_names
 from dataflow_grounding.data.expressions import Expression, Instance
-from dataflow_grounding.data.records import dump_text, is_number, read_object
+from dataflow_grounding.data.records import JsonObject, Update, dump_text, is_number, read_object
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -422,7 +422,7 @@ class LabelFormat(PictureFiles):
         # it also writes a new name into the names' file
         return self.line(self._numbers.number_of(phrase.text), phrase, number, size)
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each picture, sorted in each folder, with or without a label file."""
         if is_remote(path):
             raise InputError(f"{path}: {self.name} is read from this machine alone: copy it here")
@@ -488,8 +488,8 @@ class LabelFormat(PictureFiles):
             raise InputError("; ".join(doubts))
         self.remarks += doubts
 
-    def _row(self, image_path: str, size: Size, file: str | None, names: Any) -> dict[str, Any]:
-        row: dict[str, Any] = {"image_path": image_path, "width": size[0], "height": size[1]}
+    def _row(self, image_path: str, size: Size, file: str | None, names: Any) -> Update:
+        row: Update = {"image_path": image_path, "width": size[0], "height": size[1]}
         if file is None:
             row["expressions"] = []
         else:
@@ -506,7 +506,7 @@ class LabelFormat(PictureFiles):
                 return file
         return None
 
-    def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
+    def _columns_of(self, file: str, size: Size, names: Any) -> Update:
         """Return the columns of a label file's record; regions of one class are one expression."""
         try:
             label = self.label(file, size, names)
@@ -599,7 +599,7 @@ class Kitti(NamedLabels):
 class Yolo(LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0."""
 
-    preamble: Mapping[str, Any] = field(default_factory=dict)  # `names` of a source that goes back
+    preamble: JsonObject = field(default_factory=dict)  # `names` of a source that goes back
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
     joint = "/"  # between words for one thing

@@ -18,7 +18,7 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.class_files import Names, read_names
 from dataflow_grounding.data.expressions import SEED_ERROR
-from dataflow_grounding.data.records import Record, stated_size
+from dataflow_grounding.data.records import JsonObject, Record, Update, stated_size
 from dataflow_grounding.formats.coco import (
     CROWDS,
     NO_LISTED_CATEGORY,
@@ -104,7 +104,7 @@ class _Labels:
         # Threads look at files in a store, which take a while.
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
-    def _records(self, found: Found) -> Iterator[dict[str, Any]]:
+    def _records(self, found: Found) -> Iterator[Update]:
         """Yield a record for each image; what can't be read has a record with SEED_ERROR."""
         bad = BadEntries()  # it raises an error where too few entries can be read
         stated_twice = StatedTwice()  # the same, where most of it contradicts itself
@@ -135,9 +135,9 @@ class _Labels:
         except BrokenRow as error:
             return _Labelled(path, size, _NO_LABEL, str(error))
 
-    def _record_of(self, labelled: _Labelled, image_id: str, found: Found) -> dict[str, Any]:
+    def _record_of(self, labelled: _Labelled, image_id: str, found: Found) -> Update:
         path, size, label, error = labelled
-        record: dict[str, Any] = {
+        record: Update = {
             "image_id": image_id,
             "image_path": path,
             **size_columns(size),
@@ -166,7 +166,7 @@ class _Labels:
 
 def _records_of_unread(
     reasons: Iterable[str], path: str | None, bad: BadEntries
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Update]:
     for why in reasons:
         bad.note(why)
         yield {"image_path": path, "regions": [], SEED_ERROR: why}
@@ -272,13 +272,13 @@ def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size]]:
     return id_of_name, stated_sizes
 
 
-def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:
+def boxes_beyond(regions: Iterable[JsonObject], size: Size, where: str) -> list[str]:
     """Return a line, which begins with `where`, for each box that reaches out of an image."""
     boxes = [region["bbox"] for region in regions if reaches_beyond(region["bbox"], size)]
     return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in boxes]
 
 
-def size_columns(size: Size | None) -> dict[str, Any]:
+def size_columns(size: Size | None) -> Update:
     return {} if size is None else {"width": size[0], "height": size[1]}
 
 

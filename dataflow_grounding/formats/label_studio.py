@@ -23,7 +23,7 @@ utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -35,7 +35,7 @@ from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.records import has_id
+from dataflow_grounding.data.records import JsonObject, Update, has_id
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample
@@ -137,7 +137,7 @@ class LabelStudio(ReturningFormat):
         # Where a label says the phrase, a box has no text: the file mustn't require one.
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
-    def _task_back(self, source: Source) -> dict[str, Any]:
+    def _task_back(self, source: Source) -> JsonObject:
         """Return the task as it was, with the annotation that was read as it is now."""
         list_name, number = source.own["place"]  # ["annotations", 2], see _imported_column
         task = {**source.own["task"]}
@@ -173,7 +173,7 @@ class LabelStudio(ReturningFormat):
                 source.marks[number] = mark_of_region[region]
         return source
 
-    def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+    def item_back(self, item: JsonObject, mark: Mark, source: Source) -> JsonObject:
         """Return a part of a region, such as a box or its text, with the box and words of now."""
         value = item.get("value")
         if not isinstance(value, dict):  # a relation
@@ -185,7 +185,7 @@ class LabelStudio(ReturningFormat):
             item = _with_words(item, mark, source)
         return item
 
-    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+    def new_items(self, mark: Mark, source: Source) -> Iterator[JsonObject]:
         """Yield the regions of a new box or phrase, in the form of the task's first box or ours."""
         span_id = self._free_span_id()  # p0, p1 and so on, of which a box's id is made: p0b0
         first_box = next(filter(_is_box, source.items), None)
@@ -209,15 +209,15 @@ class LabelStudio(ReturningFormat):
 
     def _our_regions(
         self, span_id: str, mark: Mark, source: Source, label: str
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[JsonObject]:
         if mark.box is None:
             yield _absent_region(f"{span_id}b0", [mark.phrase.text])
             return
         phrase = mark.phrase.with_boxes([mark.number])  # its other boxes have regions of their own
         yield from _box_regions(span_id, phrase, source.sample, label)
 
-    def _prediction(self, sample: Sample) -> dict[str, Any]:
-        result: list[dict[str, Any]] = []
+    def _prediction(self, sample: Sample) -> JsonObject:
+        result: list[JsonObject] = []
         absent = []  # texts of phrases that have no boxes
         scores = []
         for number, phrase in enumerate(sample.phrases):
@@ -235,7 +235,7 @@ class LabelStudio(ReturningFormat):
         prediction["result"] = result
         return prediction
 
-    def _data(self, sample: Sample) -> dict[str, Any]:
+    def _data(self, sample: Sample) -> JsonObject:
         name = sample.file_name
         return {
             self.image: name if "://" in name else f"/data/local-files/?d={quote(name)}",
@@ -243,7 +243,7 @@ class LabelStudio(ReturningFormat):
             "image_id": sample.record.get("image_id"),
         }
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each task with an annotation or a prediction; others are counted."""
         for where, task in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
@@ -252,7 +252,7 @@ class LabelStudio(ReturningFormat):
                     self._find_upload(record, path, image_root)
                     yield record
 
-    def _find_upload(self, record: dict[str, Any], path: str, image_root: str) -> None:
+    def _find_upload(self, record: Update, path: str, image_root: str) -> None:
         """Take the picture that is called as an upload, which only Label Studio's server has.
 
         It calls its copy `upload/1/1a2b3c4d-a.png`. No other task may have that name.
@@ -274,7 +274,7 @@ class LabelStudio(ReturningFormat):
             record[COLUMN] = {**record[COLUMN], "picture": name}
             self.passed_over["uploads, of which the picture with their name is taken"] += 1
 
-    def _record_of_task(self, task: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    def _record_of_task(self, task: JsonObject, where: str) -> Update | None:
         """Return a task's record; None, and a count, without an annotation or a prediction."""
         if "data" not in task:
             raise BrokenRow("no 'data' in it: export from Label Studio as JSON, not as JSON-MIN")
@@ -312,7 +312,7 @@ class LabelStudio(ReturningFormat):
         shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}
 
-    def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
+    def _count_passed_over(self, annotations: list[Any], latest: JsonObject | None) -> None:
         cancelled_count = sum(bool(each.get("was_cancelled")) for each in annotations)
         valid_count = len(annotations) - cancelled_count
         count_before_last = max(0, valid_count - 1)  # a task may have none
@@ -325,9 +325,9 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(self, data: JsonObject, annotation: JsonObject) -> Update:
         caption = data.get(self.caption) or ""
-        record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
+        record: Update = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
@@ -349,7 +349,7 @@ class LabelStudio(ReturningFormat):
         return record
 
 
-def _annotator_of(annotation: Mapping[str, Any]) -> str:
+def _annotator_of(annotation: JsonObject) -> str:
     """Return an id, or the email where the export writes out a user; "" for a prediction."""
     annotator = annotation.get("completed_by")
     if isinstance(annotator, dict):
@@ -359,11 +359,11 @@ def _annotator_of(annotation: Mapping[str, Any]) -> str:
 
 def _imported_column(
     format: str,
-    task: Mapping[str, Any],
+    task: JsonObject,
     list_name: str,
-    latest: Mapping[str, Any],
-    parts: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+    latest: JsonObject,
+    parts: Sequence[JsonObject],
+) -> JsonObject:
     """Return the column; `place` in it says where the annotation was: ["annotations", 2]."""
     number = next(index for index, each in enumerate(task[list_name]) if each is latest)
     annotations = [*task[list_name]]
@@ -372,14 +372,14 @@ def _imported_column(
     return column(format, parts, task={**task, list_name: annotations}, place=place)
 
 
-def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
+def _texts_of(own_id: Any, source: Source) -> list[JsonObject]:
     texts = [item for item in source.items if item["type"] == "textarea"]
     return [item for item in texts if item.get("id") == own_id]
 
 
 def _regions_like(
-    first_box: Mapping[str, Any], own_id: str, mark: Mark, source: Source
-) -> Iterator[dict[str, Any]]:
+    first_box: JsonObject, own_id: str, mark: Mark, source: Source
+) -> Iterator[JsonObject]:
     """Yield a new box as the task's first one is: with a text if that has one, else a label."""
     assert mark.box is not None
     phrase = mark.phrase
@@ -398,7 +398,7 @@ def _regions_like(
         yield {**of_box, **_names_of_control(texts[0]), "value": text}
 
 
-def _names_of_control(part: Mapping[str, Any]) -> dict[str, Any]:
+def _names_of_control(part: JsonObject) -> JsonObject:
     return {key: part[key] for key in ("from_name", "to_name", "type") if key in part}
 
 
@@ -412,14 +412,12 @@ def _path_of(address: str) -> str:
     return address.removeprefix("/data/")
 
 
-def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
+def _absent_region(own_id: str, texts: list[str]) -> JsonObject:
     region = {"id": own_id, "from_name": _ABSENT, "to_name": "image", "type": "textarea"}
     return {**region, "value": {"text": texts}}
 
 
-def _box_regions(
-    span_id: str, phrase: Phrase, sample: Sample, label: str
-) -> Iterator[dict[str, Any]]:
+def _box_regions(span_id: str, phrase: Phrase, sample: Sample, label: str) -> Iterator[JsonObject]:
     """Yield each box's part, and its text unless the label says it."""
     # Where the label is the phrase, whoever changes it changes the phrase.
     needs_text = label != phrase.text or label == _BOX
@@ -447,7 +445,7 @@ def _has_polygon(sample: Sample) -> bool:
     return False
 
 
-def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+def _with_area(item: JsonObject, mark: Mark, source: Source) -> JsonObject:
     assert mark.box is not None
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     other_keys = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
@@ -468,7 +466,7 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     return {**region, "value": {**area, **other_keys}}
 
 
-def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+def _with_words(item: JsonObject, mark: Mark, source: Source) -> JsonObject:
     is_text = item["type"] == "textarea"
     key = "text" if is_text else item["type"]
     words = item["value"].get(key)
@@ -490,7 +488,7 @@ def _control_of(kind: str, source: Source) -> dict[str, str]:
 
 def _kind_and_area(
     box: Bbox, outline: Sequence[float] | None, size: Size
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, JsonObject]:
     """Return the kind of region that a box is, and its area in percents of the sides."""
     if outline is None:
         return "rectangle", area_of(box, size)
@@ -504,7 +502,7 @@ def _kind_and_area(
     return _POLYGON, {"points": points, "closed": True}
 
 
-def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:
+def _outline_in(value: JsonObject, size: Size) -> list[float]:
     """Return [[25, 50], …] in percents as [160, 240, …] in pixels, for 640 x 480."""
     width, height = size
     outline = []
@@ -514,7 +512,7 @@ def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:
     return outline
 
 
-def area_of(box: Bbox, size: Size) -> dict[str, Any]:
+def area_of(box: Bbox, size: Size) -> dict[str, float]:
     """Return a box as a region's value has it, in percents of the sides."""
     x1, y1, x2, y2 = box
     width, height = size
@@ -527,7 +525,7 @@ def area_of(box: Bbox, size: Size) -> dict[str, Any]:
     }
 
 
-def box_facts(own_id: str, size: Size) -> dict[str, Any]:
+def box_facts(own_id: str, size: Size) -> JsonObject:
     """Return what each part of a box's region has; `size` is the picture's."""
     return {
         "id": own_id,
@@ -538,14 +536,14 @@ def box_facts(own_id: str, size: Size) -> dict[str, Any]:
     }
 
 
-def _written_out(annotations: Any) -> list[dict[str, Any]]:
+def _written_out(annotations: Any) -> list[JsonObject]:
     """Return the annotations; an export of tasks alone has numbers there (issue 9709)."""
     if not isinstance(annotations, list):
         return []
     return [each for each in annotations if isinstance(each, dict)]
 
 
-def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _latest(annotations: list[JsonObject]) -> JsonObject | None:
     valid = [each for each in annotations if not each.get("was_cancelled")]
     if not valid:
         return None
@@ -553,12 +551,12 @@ def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
     return sorted(valid, key=_time_of)[-1]
 
 
-def _time_of(annotation: Mapping[str, Any]) -> str:
+def _time_of(annotation: JsonObject) -> str:
     """Return a text such as "2024-05-01T12:00:00.000000Z", which sorts as times do; "" is first."""
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
-def _expressions(result: list[dict[str, Any]], passed_over: Counter[str]) -> list[dict[str, Any]]:
+def _expressions(result: Sequence[JsonObject], passed_over: Counter[str]) -> list[dict[str, Any]]:
     """Return the expressions of all regions; those of one text and class share one."""
     keyed: list[KeyedExpression] = []
     for number, part in enumerate(result):
@@ -583,7 +581,7 @@ def _with_absent_joined(expressions: list[dict[str, Any]]) -> list[dict[str, Any
     return [one for one in expressions if one["instances"] or one["text"] not in boxed]
 
 
-def _phrases_of_box(box: Mapping[str, Any], result: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _phrases_of_box(box: JsonObject, result: Sequence[JsonObject]) -> list[tuple[str, str]]:
     """Return a box's phrases, each with its class, which may be ""."""
     own_id = box.get("id")
     others = [part for part in result if own_id is not None and part.get("id") == own_id]
@@ -608,35 +606,35 @@ def _phrases_of_box(box: Mapping[str, Any], result: list[dict[str, Any]]) -> lis
     return [(label, label) for label in classes]
 
 
-def _labels_in(part: Mapping[str, Any]) -> list[str]:
+def _labels_in(part: JsonObject) -> list[str]:
     labels = part["value"].get(part["type"], [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise BrokenRow(f"region {part.get('id')}: its labels should be a list of texts")
     return labels
 
 
-def _texts_in(part: Mapping[str, Any]) -> list[str]:
+def _texts_in(part: JsonObject) -> list[str]:
     texts = part["value"]["text"]
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def _is_of_our_control(box: Mapping[str, Any]) -> bool:
+def _is_of_our_control(box: JsonObject) -> bool:
     return box.get("from_name") in _CONTROLS.values()
 
 
-def _is_labelled_object(box: Mapping[str, Any]) -> bool:
+def _is_labelled_object(box: JsonObject) -> bool:
     return bool(box["value"].get(box["type"]) == [_BOX])
 
 
-def _is_written_as_ours(box: Mapping[str, Any]) -> bool:
+def _is_written_as_ours(box: JsonObject) -> bool:
     return _is_labelled_object(box) or _is_of_our_control(box)
 
 
-def _is_box(part: Mapping[str, Any]) -> bool:
+def _is_box(part: JsonObject) -> bool:
     return str(part["type"]).startswith(("rectangle", _POLYGON))
 
 
-def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
+def _instance(part: JsonObject, passed_over: Counter[str]) -> dict[str, Any]:
     if part.get("image_rotation"):
         raise BrokenRow(
             f"region {part['id']} is of a rotated picture (image_rotation): only upright pictures"
@@ -653,7 +651,7 @@ def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
     return {**instance, "score": score}
 
 
-def _box_in_pixels(part: Mapping[str, Any]) -> Bbox:
+def _box_in_pixels(part: JsonObject) -> Bbox:
     """Return the box of a rectangle, before its rotation."""
     area = part["value"]
     width = part["original_width"]

@@ -15,7 +15,14 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import portable
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.records import dump_text, is_score, name_within, stated_size
+from dataflow_grounding.data.records import (
+    JsonObject,
+    Update,
+    dump_text,
+    is_score,
+    name_within,
+    stated_size,
+)
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
@@ -114,7 +121,7 @@ class LabelMe(ReturningFormat):
             shape = _with_words(shape, mark.phrase)
         return shape
 
-    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+    def new_items(self, mark: Mark, source: Source) -> Iterator[JsonObject]:
         """Yield the shape of a new box; a phrase without boxes has no shape."""
         if mark.box is None:
             return
@@ -130,7 +137,7 @@ class LabelMe(ReturningFormat):
             shape["score"] = mark.score
         yield shape
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each file, sorted by name; `path` is a folder of files, or a file."""
         if kind_of(path) == "folder":
             names = files_under(path, (".json",), "the folder of LabelMe's files")
@@ -146,9 +153,7 @@ class LabelMe(ReturningFormat):
             with entry_errors(file, self.bad):  # at an error the file is left out
                 yield self._record(read_whole(file), file, name, finder)
 
-    def _record(
-        self, data: Mapping[str, Any], file: str, name: str, finder: PictureFinder
-    ) -> dict[str, Any]:
+    def _record(self, data: JsonObject, file: str, name: str, finder: PictureFinder) -> Update:
         """Return the record of a file that is called `name` in the folder that is read."""
         file_alone = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(file_alone)
@@ -173,7 +178,7 @@ class LabelMe(ReturningFormat):
         return record
 
     def _read_shapes(
-        self, data: Mapping[str, Any], size: Size | None, file: str
+        self, data: JsonObject, size: Size | None, file: str
     ) -> tuple[list[Any], list[KeyedExpression]]:
         """Return the shapes, and an expression for each that is an area."""
         shapes_read: list[Any] = []
@@ -190,7 +195,7 @@ class LabelMe(ReturningFormat):
                 shapes_read.append(shape)
         return shapes_read, keyed_expressions
 
-    def _count_kept(self, holder: Mapping[str, Any], keys_read: Sequence[str], of: str) -> None:
+    def _count_kept(self, holder: JsonObject, keys_read: Sequence[str], of: str) -> None:
         """Count the keys that records don't say, and that go back to LabelMe."""
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
@@ -201,7 +206,7 @@ class LabelMe(ReturningFormat):
                 self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
 
     def _instance_of(
-        self, shape: Mapping[str, Any], size: Size | None, where: str
+        self, shape: JsonObject, size: Size | None, where: str
     ) -> dict[str, Any] | None:
         """Return a shape's box, outline and score; None for a point, a line or the like."""
         kind = _kind_of(shape)
@@ -222,7 +227,7 @@ class LabelMe(ReturningFormat):
         return instance
 
 
-def _box_around(shape: Mapping[str, Any]) -> list[float]:
+def _box_around(shape: JsonObject) -> list[float]:
     points = shape["points"]
     if not points:
         raise BrokenRow("a shape without points")
@@ -237,7 +242,7 @@ def _box_around(shape: Mapping[str, Any]) -> list[float]:
     return [min(columns), min(rows), right, bottom]
 
 
-def _stated_sides(data: Mapping[str, Any]) -> dict[str, Any]:
+def _stated_sides(data: JsonObject) -> JsonObject:
     sides = {}
     for side, key in (("width", "imageWidth"), ("height", "imageHeight")):
         if data.get(key) not in _NOT_STATED:
@@ -251,25 +256,23 @@ def _kind_of(shape: Any) -> str:
     return str(kind or "polygon").lower()
 
 
-def _has_four_corners(shape: Mapping[str, Any]) -> bool:
+def _has_four_corners(shape: JsonObject) -> bool:
     points = shape.get("points")
     return isinstance(points, list) and len(points) == 4
 
 
-def _check_can_be_kept(value: Mapping[str, Any]) -> None:
+def _check_can_be_kept(value: JsonObject) -> None:
     try:
         dump_text(value)
     except (ValueError, RecursionError):
         raise BrokenRow("a number in it is NaN or infinite, which JSON can't hold") from None
 
 
-def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
+def _numbers_of(shape: JsonObject) -> list[float]:
     return [float(number) for point in shape["points"] for number in point]
 
 
-def _keyed_expression(
-    shape: Mapping[str, Any], instance: dict[str, Any], item: int
-) -> KeyedExpression:
+def _keyed_expression(shape: JsonObject, instance: dict[str, Any], item: int) -> KeyedExpression:
     """Return an expression of one box; `item` is its shape's number among those that are kept."""
     label = shape["label"]
     if not isinstance(label, str) or not label.strip():
@@ -306,13 +309,13 @@ def _picture_of(stated: str, name: str, finder: PictureFinder) -> tuple[str, boo
     return (found, True) if found else (as_stated, False)
 
 
-def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:
+def _file_of(own: JsonObject) -> JsonObject:
     """Return the source's file without its shapes; empty if there is none."""
     file = own.get("file")
     return file if isinstance(file, dict) else {}
 
 
-def _new_file(sample: Sample) -> dict[str, Any]:
+def _new_file(sample: Sample) -> JsonObject:
     width, height = sample.size
     return {
         "version": _VERSION,
@@ -353,7 +356,7 @@ def _leads_to_copy(source: Source, place: str, stated: Any) -> bool:
     return os.path.normpath(os.path.join(os.path.dirname(place), path)) == name
 
 
-def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
+def _with_words(shape: JsonObject, phrase: Phrase) -> dict[str, Any]:
     """Set the label to the class, and the description to the phrase where it has other words.
 
     A description that is the source's own stays: the label is the phrase then.
@@ -368,9 +371,7 @@ def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
     return {**shape, "label": label, _DESCRIPTION: phrase.text, _PHRASE_IN: _DESCRIPTION}
 
 
-def _area_back(
-    item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
-) -> dict[str, Any]:
+def _area_back(item: JsonObject, box: Bbox, outline: Sequence[float] | None) -> JsonObject:
     """Return the points and type of a changed shape, in the form of the tool that wrote it."""
     kind = _kind_of(item)
     is_of_x_anylabeling = kind in _OF_X and _has_four_corners(item)
@@ -383,7 +384,7 @@ def _area_back(
     return area
 
 
-def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> bool:
+def _is_shifted(item: JsonObject, outline: Sequence[float] | None) -> bool:
     """Whether an outline has the points of a shape, all of them moved by the same pixels."""
     if outline is None:
         return False

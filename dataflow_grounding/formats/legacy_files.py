@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import new_file, portable, within
@@ -16,7 +15,7 @@ from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.results_names import LEGACY_STATE
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import box_of
-from dataflow_grounding.data.records import name_within, read_object
+from dataflow_grounding.data.records import JsonObject, name_within, read_object
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.plan import Step
 
@@ -43,7 +42,7 @@ def write_legacy(step: Step) -> None:
         _write(state_file, json.dumps(state))
 
 
-def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
+def _write_all(step: Step, folder: str, text_of: Callable[[JsonObject], str]) -> None:
     """Write `a/x.txt.step0` for the image a/x.jpg, and `a/x~2.txt.step0` for its second record."""
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
@@ -78,7 +77,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _regions_text(record: Mapping[str, Any]) -> str:
+def _regions_text(record: JsonObject) -> str:
     items = []
     for region in record.get("regions") or []:
         bbox = _cut_to_1000(region, record)
@@ -88,7 +87,7 @@ def _regions_text(record: Mapping[str, Any]) -> str:
     return json.dumps(items, ensure_ascii=False)
 
 
-def _expressions_text(record: Mapping[str, Any]) -> str:
+def _expressions_text(record: JsonObject) -> str:
     lines = ""
     for expression in record.get("expressions") or []:
         instances = expression.get("instances") or []
@@ -99,7 +98,7 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
     return lines
 
 
-def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
+def _cut_to_1000(item: JsonObject, record: JsonObject) -> list[float | int] | None:
     """Return a box in 0-1000, cut to the picture; None for one outside, which would be an edge."""
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
@@ -109,7 +108,7 @@ def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[flo
     return find_box_format("xyxy_1000", model="").from_pixels(box, original=size)
 
 
-TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+TEXTS: dict[str, Callable[[JsonObject], str]] = {
     "region_expr": _regions_text,
     "image_caption": lambda record: str(record.get("caption") or ""),
     "grounding_expr": _expressions_text,

@@ -12,7 +12,6 @@ yolo/exporter.py, whose lists begin each path with data/.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import names_in, open_input
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.data.class_files import yaml_of
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.files import ENDINGS
 
 _PARTS = ("train", "val", "valid", "test", "minival")
@@ -48,7 +48,7 @@ def named_pictures(file: str) -> NamedPictures:
     """Return what data.yaml, or obj.data next to obj.names, names; other files name nothing."""
     named = NamedPictures()
     stem, ending = os.path.splitext(os.path.abspath(file))
-    settings: Mapping[str, Any] = {}
+    settings: JsonObject = {}
     if ending.lower() in (".yaml", ".yml"):
         settings = yaml_of(file, _text_of(file))  # a mapping, whose names of classes were read
     elif ending == ".names" and os.path.isfile(f"{stem}.data"):
@@ -63,7 +63,7 @@ def named_pictures(file: str) -> NamedPictures:
     return named
 
 
-def _of_darknet(text: str) -> Mapping[str, Any]:
+def _of_darknet(text: str) -> JsonObject:
     pairs = (line.partition("=") for line in text.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -7,13 +7,13 @@ mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
 cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count, groupby
 from typing import Any, ClassVar
 from unicodedata import normalize
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, Update, is_number
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
 from dataflow_grounding.formats.reading import (
@@ -44,17 +44,17 @@ class _Odvg(Format):
                 for grounding in self.groundings(sample):
                     put({**picture, "grounding": grounding})
 
-    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+    def groundings(self, sample: Sample) -> Iterator[JsonObject]:
         """Yield the `grounding` of each line of a sample, here of one line."""
         regions = []
         for phrase in sample.phrases:
             regions += self.regions(phrase)
         yield {"caption": sample.caption, "regions": regions}
 
-    def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
+    def regions(self, phrase: Phrase) -> list[JsonObject]:
         return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         for where, line in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):  # at an error the line is left out
                 row = {
@@ -66,7 +66,7 @@ class _Odvg(Format):
                 }
                 yield row
 
-    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def record(self, grounding: JsonObject, where: str) -> Update:
         """Return the `caption` and `expressions` of a line's `grounding`; `where` is its place."""
         keyed_expressions = []  # by their text
         for number, region in enumerate(_regions_of(grounding), 1):
@@ -78,14 +78,14 @@ class _Odvg(Format):
         return {"caption": grounding.get("caption"), "expressions": expressions}
 
 
-def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
+def _regions_of(grounding: JsonObject) -> list[Any]:
     regions = grounding["regions"]
     if not isinstance(regions, list):
         raise BrokenRow("'regions' should be a list")
     return regions
 
 
-def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _expression(phrase: str | list[str], regions: list[JsonObject]) -> dict[str, Any]:
     """Return an expression with the boxes of all of the regions.
 
     In mmdetection's files a phrase may be a list of words, and a region's `bbox` a list of boxes.
@@ -120,7 +120,7 @@ class TaoGroundingDino(OpenGroundingDino):
 class MMDetection(_Odvg):
     """ODVG as mmdetection reads it: a region is a phrase with all of its boxes, and its span."""
 
-    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+    def groundings(self, sample: Sample) -> Iterator[JsonObject]:
         caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
         stripped_length = len(sample.caption) - len(caption)
         regions = []
@@ -143,7 +143,7 @@ class MMDetection(_Odvg):
             return text
         return "".join(_of_one_lower_letter(letter) for letter in text)
 
-    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def record(self, grounding: JsonObject, where: str) -> Update:
         caption = grounding["caption"]
         expressions = []
         for number, region in enumerate(_regions_of(grounding), 1):
@@ -175,7 +175,7 @@ class TaoReferring(_Odvg):
         self._ids = count()
         super().write(samples, out)
 
-    def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+    def groundings(self, sample: Sample) -> Iterator[JsonObject]:
         for phrase in sample.phrases:
             expression_id = next(self._ids)
             yield {
@@ -187,7 +187,7 @@ class TaoReferring(_Odvg):
                 "regions": self.regions(phrase),
             }
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         rows_of_lines = super().read(path, image_root)
         for _, rows_of_picture in groupby(rows_of_lines, key=lambda row: row["image_path"]):
             first, *others = rows_of_picture
@@ -199,6 +199,6 @@ class TaoReferring(_Odvg):
             self.bad.place = ""
             yield record
 
-    def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def record(self, grounding: JsonObject, where: str) -> Update:
         expression = _expression(grounding["expression"], _regions_of(grounding))
         return {"caption": None, "expressions": [expression]}

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import kind_of
@@ -10,6 +9,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.inputs import Input
+from dataflow_grounding.data.records import Update
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.formats import folder_of, format_to_read, read
 from dataflow_grounding.formats.reading import with_sizes
@@ -41,7 +41,7 @@ def find_proposals(
     return Input(path, rows, folders=(folder, unpacked, "."), files=files)
 
 
-def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iterator[Row]:
+def _numbered_rows(records: Iterable[Update], unread: list[str]) -> Iterator[Row]:
     numbers = itertools.count(1)
     # Each step of this loop reads on to the next record, which adds the bad entries on the way to
     # `unread`. A last step, with None for a record, is for those after the last record.
@@ -53,8 +53,8 @@ def _numbered_rows(records: Iterable[dict[str, Any]], unread: list[str]) -> Iter
 
 
 def _with_classes(
-    records: Iterable[dict[str, Any]], class_of_phrase: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
+    records: Iterable[Update], class_of_phrase: Mapping[str, str]
+) -> Iterator[Update]:
     """Give phrases their classes, and each record the phrases that it doesn't have, boxless."""
     class_of_words = {class_key(name): name for name in class_of_phrase.values()}
     # Phrases win over names of classes: with {"cup": "mug", "bowl": "cup"}, "cup" is a mug.

@@ -27,7 +27,9 @@ from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
 from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
+    Update,
     expression_rows,
     is_box,
     is_number,
@@ -89,7 +91,7 @@ def file_of(path: str, name: str) -> str:
     raise InputError(f"{path} has no {name}: name the file itself{why}")
 
 
-def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, Update]]:
     """Yield where each object of a file of rows is, `FILE, line 3`, and the object."""
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
@@ -251,8 +253,8 @@ def _errors_with_place(where: str) -> Iterator[None]:
 
 
 def complete_rows(
-    rows: Iterable[dict[str, Any]], path: str, format: Format, folder: str
-) -> Iterator[dict[str, Any]]:
+    rows: Iterable[Update], path: str, format: Format, folder: str
+) -> Iterator[Update]:
     """Yield the rows that a format has read of `path`, completed to records.
 
     They get ids, status, scores, and spans, which are mended where they don't hold their phrase.
@@ -283,7 +285,7 @@ def complete_rows(
     format.remarks += format.stated_twice.remarks()
 
 
-def _identified(rows: Iterable[dict[str, Any]]) -> Iterator[Record]:
+def _identified(rows: Iterable[Update]) -> Iterator[Record]:
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     count_without_picture = 0
     for row in rows:
@@ -326,7 +328,7 @@ def _labelled_as_stored(
     return why, without_tag(file.path)
 
 
-def _holds_boxes(record: Mapping[str, Any], size: Size) -> bool:
+def _holds_boxes(record: Record, size: Size) -> bool:
     """Whether a picture of that size has all boxes in it that can be read."""
     for expression in record.get("expressions") or ():
         for instance in expression.get("instances") or ():
@@ -336,7 +338,7 @@ def _holds_boxes(record: Mapping[str, Any], size: Size) -> bool:
     return True
 
 
-def check_expression(expression: Mapping[str, Any]) -> None:
+def check_expression(expression: JsonObject) -> None:
     """Raise BrokenRow for what `complete_rows` would refuse when its place isn't known any more."""
     # Nearly all expressions are plainly right, and to see that takes a tenth of the full check.
     text = expression.get("text")
@@ -365,10 +367,10 @@ def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
     return is_in_first_pixel and (x2 - x1 < 1 or y2 - y1 < 1)
 
 
-def _complete_row(record: Record, empty_is_background: bool) -> tuple[dict[str, Any], Counter[str]]:
+def _complete_row(record: Record, empty_is_background: bool) -> tuple[Update, Counter[str]]:
     """Return the completed record, and counts of what of it isn't taken as it is."""
     passed_over = Counter[str]()
-    completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
+    completed: Update = {"image_id": None, **record, **_stated_sides(record)}
     if record.get("image_id") is None:
         completed["image_id"] = record.unique_id
     expressions, caption = _completed_expressions(record, passed_over)
@@ -452,7 +454,7 @@ def _set_spans(
     return caption
 
 
-def _needs_span(expression: Mapping[str, Any]) -> bool:
+def _needs_span(expression: JsonObject) -> bool:
     """Whether no place is stated; None says that the phrase is nowhere in the caption."""
     span = expression.get("char_span", ())
     return span is not None and not span
@@ -486,7 +488,7 @@ def _without_boxes_of_no_area(
             yield {**expression, "instances": with_area}
 
 
-def _check_box(instance: dict[str, Any]) -> None:
+def _check_box(instance: JsonObject) -> None:
     x1, y1, x2, y2 = instance["bbox"]
     if x1 > x2 or y1 > y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
@@ -510,7 +512,7 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
 class Doubts(CountedPlaces):
     """What of an import can't be right."""
 
-    def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
+    def look_at(self, record: Update, stated: Size | None, real: Size | None) -> None:
         """Take in a record, the size that it states, and that of its picture, if they are known."""
         name = path_of(record)
         size = stated or real  # boxes count pixels of the stated size, if there is one
@@ -529,8 +531,8 @@ class Doubts(CountedPlaces):
 
 
 def with_sizes(
-    records: Iterable[dict[str, Any]], folder: str, doubts: Doubts | None = None
-) -> Iterator[dict[str, Any]]:
+    records: Iterable[Update], folder: str, doubts: Doubts | None = None
+) -> Iterator[Update]:
     """Yield the records; one that states no size gets that of its upright picture.
 
     A stated size stays, because boxes are in it; `doubts` compares it with the picture's.

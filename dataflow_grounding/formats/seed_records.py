@@ -13,7 +13,7 @@ from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.expressions import SEED_ERROR
-from dataflow_grounding.data.records import stated_size
+from dataflow_grounding.data.records import Update, stated_size
 from dataflow_grounding.data.rows import read_rows, write_rows
 from dataflow_grounding.engine.facts import fact, keep_fact
 from dataflow_grounding.formats.label_seeds import (
@@ -100,7 +100,7 @@ class _Annotations:
         """Return where images are looked for, in this order."""
         return tuple(filter(None, (self.image_dir, os.path.dirname(self.path) or ".", ".")))
 
-    def read(self, found: Found) -> Iterator[dict[str, Any]]:
+    def read(self, found: Found) -> Iterator[Update]:
         """Yield a seed for each line; one that can't be read or converted fails in the run."""
         for row in read_rows(self.path):
             where = f"{self.path}, line {row.line}"
@@ -117,7 +117,7 @@ class _Annotations:
                 record = {**self._without_remade(data), "regions": [], SEED_ERROR: why}
             yield record
 
-    def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_our_path(self, row: Update) -> Update:
         path = row.get("image_path")
         if not is_tao(row) or not isinstance(path, str) or not self.image_dir:
             return row
@@ -128,7 +128,7 @@ class _Annotations:
         # TAO ran in a container, which had the picture at another path.
         return {**row, "image_path": name}
 
-    def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
+    def _record(self, row: Update, where: str, found: Found) -> Update:
         size = upright_size(row.get("image_path"), self.folders)
         if is_tao(row):
             if size is None:  # which the conversion needs
@@ -149,7 +149,7 @@ class _Annotations:
             record.setdefault("regions", [])
         return record
 
-    def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _without_remade(self, row: Update) -> Update:
         given = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):

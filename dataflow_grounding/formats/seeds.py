@@ -11,6 +11,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.expressions import SEED_ERROR
+from dataflow_grounding.data.records import Update
 
 # What may be found, by its key in `run.json`, in words. `{}` is a setting's name, or a count.
 _PLACES = {
@@ -87,7 +88,7 @@ class Seeds:
     folders: tuple[str, ...]  # of the images
     boxless: bool  # whether the steps can do without any box
     without: str  # what a message names where no image has a box
-    read: Callable[[Found], Iterator[dict[str, Any]]]  # adds what it finds to what it is given
+    read: Callable[[Found], Iterator[Update]]  # adds what it finds to what it is given
     depends_on: Callable[[], Iterable[Any]]  # all that the records depend on, as JSON
     found_before: Found = field(default_factory=Found)  # before any record is read
     # Raised where the same files give other records, so that written seeds are rewritten.
@@ -96,7 +97,7 @@ class Seeds:
     def __post_init__(self) -> None:
         self.found = self.found_before
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Update]:
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
         Raises InputError where less than half of the labels can be read, or at the end, where no

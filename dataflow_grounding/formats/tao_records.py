@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import Size, area, box_of
-from dataflow_grounding.data.records import is_box, is_number
+from dataflow_grounding.data.records import JsonObject, Update, is_box, is_number
 from dataflow_grounding.english.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
@@ -36,7 +36,7 @@ class Tao(Format):
             for sample in samples:
                 put(_line(sample))
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield the records in pixels; those of image_referring_expression are converted."""
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):  # at an error the line is left out
@@ -60,8 +60,8 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
     return True
 
 
-def _line(sample: Sample) -> dict[str, Any]:
-    line: dict[str, Any] = {
+def _line(sample: Sample) -> Update:
+    line: Update = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
     }
@@ -80,7 +80,7 @@ def _line(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _tao_expression(phrase: Phrase) -> dict[str, Any]:
+def _tao_expression(phrase: Phrase) -> JsonObject:
     expression = phrase.expression
     instances = []
     boxes = zip(expression.instances, phrase.boxes, phrase.scores, strict=True)
@@ -100,7 +100,7 @@ def _as_text(own_id: Any) -> str | None:
     return None if own_id is None else str(own_id)
 
 
-def is_tao(row: Mapping[str, Any]) -> bool:
+def is_tao(row: JsonObject) -> bool:
     """Whether a row is a record of TAO's image_referring_expression, with boxes in 0-1000."""
     return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
 
@@ -115,7 +115,7 @@ class Label(NamedTuple):
 class Regions(NamedTuple):
     """A record's regions in pixels, and what its numbers in 0-1000 mean."""
 
-    regions: list[dict[str, Any]]
+    regions: Sequence[JsonObject]
     in_1000: list[list[float]]
     """The box of each region as TAO wrote it, or would have."""
     size: tuple[Any, Any]
@@ -133,7 +133,7 @@ class PossibleSizes(NamedTuple):
     """The one that the record states, else ASSUMED."""
 
 
-def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
+def from_tao(row: JsonObject, size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
     Raises BrokenRow where the meaning of a number isn't certain.
@@ -158,7 +158,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     return record, without_area
 
 
-def _stated_or_assumed_size(row: Mapping[str, Any]) -> tuple[Any, Any]:
+def _stated_or_assumed_size(row: JsonObject) -> tuple[Any, Any]:
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
     return stated if all(is_number(side) and side > 0 for side in stated) else ASSUMED
 
@@ -221,7 +221,7 @@ def _labelled_regions(
     labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
     """Make regions of the labels, and return boxes that are left out because they have no area."""
-    regions: list[dict[str, Any]] = []
+    regions: list[JsonObject] = []
     without_area = []
     for label in labels:
         if label.type.lower() == LEFT_OUT:
@@ -237,7 +237,7 @@ def _labelled_regions(
     return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
 
 
-def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
+def with_status(row: JsonObject) -> Update:
     """Return a copy of the record whose expressions all have a status, if they can be read.
 
     If one has none, another system made them: all spans of the record are looked up again.

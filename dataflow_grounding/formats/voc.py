@@ -11,15 +11,15 @@ ultralytics' VOC.yaml; datumaro's plugins/data_formats/voc/exporter.py.
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, Update, is_number
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
@@ -72,7 +72,7 @@ class Voc(PictureFiles):
         _set_children(SubElement(element, "bndbox"), corners)
         return text_of(element)
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each XML file of a folder, or of its `Annotations`, sorted by name."""
         if kind_of(path) == "folder":
             annotations = os.path.join(path, self.data_file)
@@ -89,7 +89,7 @@ class Voc(PictureFiles):
             with entry_errors(file, self.bad):  # at an error the file is left out
                 yield self._record(file, name, finder)
 
-    def _record(self, file: str, name: str, finder: PictureFinder) -> dict[str, Any]:
+    def _record(self, file: str, name: str, finder: PictureFinder) -> Update:
         """Return the record of a file that is called `name` in the folder of annotations."""
         objects, first_of_tag = self._read_elements(file)
         root = xml_root(file)
@@ -255,7 +255,7 @@ def _simple_item(tag: str, text: str) -> str:
     return text_of(element)
 
 
-def _set_children(element: Element, text_of_tag: Mapping[str, Any]) -> None:
+def _set_children(element: Element, text_of_tag: JsonObject) -> None:
     for tag, text in text_of_tag.items():
         child = element.find(tag)
         if child is None:

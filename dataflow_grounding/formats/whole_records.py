@@ -16,7 +16,7 @@ from dataflow_grounding._util.errors import InputError, needs_extra
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.classes import CLASSES_FILE, classes_of
 from dataflow_grounding.data.dataframes import encodable, parquet_rows
-from dataflow_grounding.data.records import dump_text, image_id_of
+from dataflow_grounding.data.records import Update, dump_text, image_id_of
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Format, Sample
@@ -86,7 +86,7 @@ class Datasets(Format):
             os.rename(path, out.place(f"{self.data_file}/{name}"))
         _write_classes(self.class_list, out)
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each row; its picture is put into `pictures`, if that is set."""
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
@@ -118,7 +118,7 @@ class WebDataset(Format):
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         _write_classes(self.class_list, out)
 
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+    def read(self, path: str, image_root: str) -> Iterator[Update]:
         """Yield a record for each sample that has a `.json`; others are passed over.
 
         Its picture is the sample's first file with a picture's ending. Without one, the record's
@@ -194,7 +194,7 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
     return info.tobuf(), content, padding
 
 
-def _row_with_picture(sample: Sample) -> dict[str, Any]:
+def _row_with_picture(sample: Sample) -> Update:
     path = sample.file_name.removeprefix(f"{FOLDER}/")
     return {"image": {"bytes": sample.data, "path": path}, **_row(sample, path)}
 
@@ -224,7 +224,7 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
     return type(example)  # int, float or bool, which convert by being called
 
 
-def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
+def _object_converter_to(example: Update) -> Callable[[Any], Any]:
     """Return a function that makes rows of objects; `more` is JSON of keys without an example.
 
     For the example {"text": "", "more": ""} it makes {"text": "5", "more": '{"size": 2}'} of
@@ -233,7 +233,7 @@ def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
-        row: dict[str, Any] = {}
+        row: Update = {}
         for key, convert in converters.items():
             item = value.get(key)
             row[key] = None if item is None else convert(item)
@@ -248,12 +248,12 @@ def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
 _TO_ROW = _converter_to(ROW)
 
 
-def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
+def _record(row: Update, picture: bytes | None, folder: str) -> Update:
     """Return the record of a row, and put its picture into the folder, if there are both."""
     for column in ("image_path", "expressions"):  # ours have both
         if column not in row:
             raise KeyError(column)
-    record: dict[str, Any] = _restored(row)
+    record: Update = _restored(row)
     if not folder or not picture:
         return record
     # The id is set before the path changes: an import would make it of the picture's new name.
