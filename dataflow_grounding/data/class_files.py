@@ -22,7 +22,7 @@ def read_names(path: str) -> Names:
     written: `no` and `007` are texts, too. In other files, empty lines are left out. Raises
     InputError for a file that can't be read so.
     """
-    text = _text_of(path)
+    text = text_of(path)
     if not path.lower().endswith((".yaml", ".yml")):
         return Names(_lines_of(text))
     data = yaml_of(path, text)
@@ -56,7 +56,7 @@ def read_class_file(path: str) -> Any:
             raise InputError(
                 f"no file {path}. Name a file of class names, or give a list of them: [person, cup]"
             )
-        text = _text_of(path)
+        text = text_of(path)
         if ending == ".json":
             classes = _of_json(json.loads(text))
         elif ending in (".yaml", ".yml"):
@@ -92,7 +92,7 @@ def yaml_of(path: str, text: str) -> Any:
     raise InputError(f"can't read the names of classes in {path}: {why}")
 
 
-def _text_of(path: str) -> str:
+def text_of(path: str) -> str:
     try:
         with open_input(path) as file:
             return file.read().decode("utf-8-sig")

@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.terminal import counted_items
+from dataflow_grounding.data.class_files import text_of, yaml_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.english.heads import head_of
@@ -165,57 +166,22 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
 
     Raises InputError for any other file, and where two keys become one and have different texts.
     """
-    text = _yaml_text(path)
-    data = _yaml_value(path, text)
+    import yaml
+
+    if kind_of(path) != "file":  # perhaps it is one of _WAYS, misspelt
+        raise InputError(f"no file {path} (classes: {', '.join(_WAYS)} or such a file)")
+    text = text_of(path)
+    data = yaml_of(path, text)
     is_mapping = isinstance(data, dict)
     if not is_mapping or not all(isinstance(word, str) for pair in data.items() for word in pair):
         raise InputError(
             f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
         )
-    _refuse_keys_with_two_values(path, text, key_of)
-    return {key_of(key): value for key, value in data.items()}
-
-
-def _yaml_text(path: str) -> str:
-    """Return a file's text, which is no danger to load."""
-    import yaml
-
-    from dataflow_grounding._util.yaml_limits import check_values
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        check_values(text)
-    except OSError as error:  # perhaps the path is one of _WAYS, misspelt
-        why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
-        raise InputError(f"can't read {path}: {why}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    except ValueError as error:
-        raise InputError(f"can't read {path}: {error}") from None
-    return text
-
-
-def _yaml_value(path: str, text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
-    except (LookupError, AttributeError):  # of PyYAML's constructors, for `!!bool x` and the like
-        return None
-
-
-def _refuse_keys_with_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    """Raise InputError for an equal key with another value: PyYAML would load the last alone."""
-    import yaml
-
-    root = yaml.compose(text, yaml.SafeLoader)
-    values: dict[str, str] = {}
-    if root is None:  # an empty text
-        return
+    root = yaml.compose(text, yaml.BaseLoader)
+    assert isinstance(root, yaml.MappingNode)  # as `data` is, which lacks keys that come again
+    texts: dict[str, str] = {}
     for key_node, value_node in root.value:
         key = key_of(key_node.value)
-        if values.setdefault(key, value_node.value) != value_node.value:
+        if texts.setdefault(key, value_node.value) != value_node.value:
             raise InputError(f"{path} has two lines of {key!r} that differ: leave one")
+    return texts

@@ -15,10 +15,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.paths import names_in, open_input
+from dataflow_grounding._util.paths import names_in
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.data.class_files import yaml_of
+from dataflow_grounding.data.class_files import text_of, yaml_of
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.images.files import ENDINGS
 
@@ -50,9 +49,9 @@ def named_pictures(file: str) -> NamedPictures:
     stem, ending = os.path.splitext(os.path.abspath(file))
     settings: JsonObject = {}
     if ending.lower() in (".yaml", ".yml"):
-        settings = yaml_of(file, _text_of(file))  # a mapping, whose names of classes were read
+        settings = yaml_of(file, text_of(file))  # a mapping, whose names of classes were read
     elif ending == ".names" and os.path.isfile(f"{stem}.data"):
-        settings = _of_darknet(_text_of(f"{stem}.data"))
+        settings = _of_darknet(text_of(f"{stem}.data"))
     folders = _folders(os.path.dirname(stem), settings.get("path"))
     for part in _PARTS:
         stated = settings.get(part)
@@ -66,14 +65,6 @@ def named_pictures(file: str) -> NamedPictures:
 def _of_darknet(text: str) -> JsonObject:
     pairs = (line.partition("=") for line in text.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _text_of(file: str) -> str:
-    try:
-        with open_input(file) as opened:
-            return opened.read().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't read {file}: {error}") from None
 
 
 def _folders(own_folder: str, path: Any) -> list[str]:
@@ -100,7 +91,7 @@ def _add_entry(named: NamedPictures, part: str, entry: str, folders: list[str]) 
 
 def _add_list(named: NamedPictures, entry: str, file: str, folders: list[str]) -> None:
     named.lists.append(file)
-    for line in _text_of(file).splitlines():
+    for line in text_of(file).splitlines():
         stated = line.strip()
         if not stated:
             continue
