@@ -199,13 +199,6 @@ def _first_of(info: Mapping[str, object], names: Iterable[str]) -> object:
     return None
 
 
-def file_version(info: Mapping[str, object]) -> str:
-    """Return a text that changes when a remote file is replaced: its size, and digest or time."""
-    version = _first_of(info, (*_DIGESTS, *_TIMES))
-    # Some stores put a digest into quotes, but not in listings.
-    return f"{info.get('size')} {version}".replace('"', "")
-
-
 def names_in(folder: str, pattern: str = "") -> list[str]:
     """Return a folder's files, relative to it and sorted; with a pattern, those that match it."""
     system, name = place_of(folder)

@@ -341,18 +341,6 @@ def test_a_pipeline_in_python_keeps_its_cache_there(run: Elsewhere, server: Loop
     assert run.there(last) == there
 
 
-def test_a_steps_file_is_sent_when_the_step_has_ended(
-    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
-    step_files = [f"{step}/annotations.jsonl" for step in STEPS]
-    in_second_step = ROWS + 5
-    meanwhile(slow, in_second_step, lambda: wait_until(lambda: step_files[0] in run.names()))
-    assert run.run(**{"workflow.stream": False}).code == 0
-    assert {*step_files} <= {*run.names()}
-    assert run.left() == alone
-
-
 def test_a_bucket_that_takes_nothing_for_a_while_is_told_once(
     run: Elsewhere,
     slow: LoopbackServer,
@@ -380,30 +368,6 @@ def test_a_bucket_that_takes_nothing_for_a_while_is_told_once(
     done = run.run(**{"workflow.max_workers": 4})
     assert (done.code, slow.count()) == (0, 2 * ROWS), done
     assert done.err.count("Warning: ") == 1, done
-    assert run.left() == alone
-
-
-def test_a_file_that_cannot_be_sent_holds_no_reply_back(
-    run: Elsewhere, slow: LoopbackServer, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also one that is called as a step's folder is."""
-    monkeypatch.setattr(bucket, "SEND_SECONDS", 0.2)
-    files = [Path(bucket.local(run.address), name) for name in ("step_9_notes.jsonl", "a:b.jsonl")]
-    more_stored = Event()
-
-    def rule(request: ReceivedRequest) -> None:
-        if request.index == 10:
-            for file in files:
-                file.write_text("{}")
-        elif request.index == 50:
-            wait_until(lambda: run.stored() > 25)
-            for file in files:
-                file.unlink()
-            more_stored.set()
-
-    slow.faults = rule
-    assert run.run(**{"workflow.max_workers": 4}).code == 0
-    assert more_stored.is_set()
     assert run.left() == alone
 
 
