@@ -8,11 +8,10 @@ and quantization after it. Any other word makes it another model.
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 from dataflow_grounding._util.lazy import load_table
 
-_KNOWN: dict[str, Any] = load_table(__package__, "model_names.yaml")
+_KNOWN = load_table(__package__, "model_names.yaml")
 _PREFIXES = frozenset(_KNOWN["prefixes"].split())  # before a name: "google" in google.gemini-2.5
 _VENDORS = frozenset(_KNOWN["vendors"].split())  # who makes models: "qwen" in qwen/qwen3-vl
 _SUFFIXES = frozenset(_KNOWN["suffixes"].split())  # after a colon: "free" in qwen3-vl:free

@@ -8,7 +8,6 @@ table keeps a number for each, with two bits for each class.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dataflow_grounding._util.terminal import in_columns
 from dataflow_grounding.boxes.geometry import area
@@ -51,7 +50,7 @@ class ClassCounts:
         elif state == _NONE:
             self.none += change
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return a row of the table, as `stats --json` and `run.json` have it."""
         return {
             "class": self.name,
@@ -172,7 +171,7 @@ class ClassTable:
         counts.count_pictures(state, 1)
         counts.count_pictures(state_before, -1)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, object]]:
         """Return a row for each class, those of `order` first, then by how many boxes they have."""
         if not self.is_of_classes:
             return []
@@ -205,7 +204,7 @@ def _state_without_boxes(expression: Expression) -> int:
     return _UNDECIDED if expression.status in ("ambiguous", "unsupported") else 0
 
 
-def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
+def class_lines(rows: Sequence[Mapping[str, object]], most: int) -> Iterator[str]:
     """Yield the lines of a table of the first `most` rows that ClassTable.rows returned."""
     if not rows:
         return
@@ -214,7 +213,7 @@ def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
     table = [["class", "pictures", "boxes", "none", "unclear", "mean side, px"]]
     for row in rows[:most]:
         side = row["mean_side"]
-        cells = [row["class"]]
+        cells = [str(row["class"])]
         cells += [f"{row[key]:,}" for key in ("pictures", "boxes", "none", "undecided")]
         cells.append("-" if side is None else f"{side:,.0f}")
         table.append(cells)

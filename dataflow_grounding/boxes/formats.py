@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.boxes._model_names import bare_names, is_of_family, squeezed
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, FrameMap, frame_of
+from dataflow_grounding.data.records import JsonObject
 
 # The name of a plain format: an order, a scale and perhaps a frame, as in xyxy_1000, yxyx_1 or
 # xyxy_px@smart_resize_28.
@@ -33,11 +34,11 @@ MOST_NUMBER = 1e9  # that a map may have for an edge
 @lru_cache(maxsize=1)
 def known_formats() -> Mapping[str, BoxFormat]:
     """Return the formats of the contract table, box_formats.yaml, by family."""
-    families: dict[str, dict[str, Any]] = load_table(__package__, "box_formats.yaml")["families"]
+    families: Mapping[str, JsonObject] = load_table(__package__, "box_formats.yaml")["families"]
     return {name: _format_from_row(name, row) for name, row in families.items()}
 
 
-def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
+def find_box_format(name: str, model: str, rows: Sequence[JsonObject] = ()) -> BoxFormat:
     """Return the format of a name: `auto`, a plain format, or a family; the user's `rows` go first.
 
     Raises SpecError for an unknown name, and with `auto` for an unknown model: it never guesses.
@@ -65,7 +66,7 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     return _format_from_row(lower_name, {"order": match["order"], "scale": scale, "frame": frame})
 
 
-def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
+def _by_model_name(model: str, rows: Sequence[JsonObject]) -> BoxFormat:
     box_format = format_of_model(model, rows)
     if box_format is not None and box_format.verified:
         return box_format
@@ -100,7 +101,7 @@ def _unknown(name: str, families: Sequence[str]) -> SpecError:
     )
 
 
-def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
+def format_of_model(model: str, rows: Sequence[JsonObject] = ()) -> BoxFormat | None:
     """Return the format of a model by the longest name or pattern that it falls under.
 
     The user's rows go before the table. The format may be one that nobody has confirmed, or one of
@@ -134,7 +135,7 @@ def _longest(matches: Sequence[_Match]) -> BoxFormat:
     return longest.format
 
 
-def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
+def _own_formats(rows: Sequence[JsonObject]) -> list[BoxFormat]:
     formats = []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("name", f"row {number}"))
@@ -142,7 +143,7 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
     return formats
 
 
-def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
+def _format_from_row(name: str, row: JsonObject) -> BoxFormat:
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -165,7 +166,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         raise SpecError(f"box format {name!r}: {error}") from None
 
 
-def map_of(row: Mapping[str, Any]) -> FrameMap:
+def map_of(row: JsonObject) -> FrameMap:
     """Return the numbers that a model writes for a picture's edges, by a row of `maps`."""
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
@@ -184,7 +185,7 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
     return FrameMap((width, height), (left, top), (right, bottom), error)
 
 
-def _check_row(row: Mapping[str, Any]) -> None:
+def _check_row(row: JsonObject) -> None:
     _check_order_and_scale(row)
     # A key `ordr` that nobody notices would leave the usual order, and every box would be wrong.
     for key in row:
@@ -204,7 +205,7 @@ def _check_row(row: Mapping[str, Any]) -> None:
         raise ValueError("with bins, scale must be above 1")
 
 
-def _check_order_and_scale(row: Mapping[str, Any]) -> None:
+def _check_order_and_scale(row: JsonObject) -> None:
     scale = row.get("scale")
     is_whole_number = type(scale) is int and 0 < scale < 10**6  # `type`: True is no scale
     is_scale = is_whole_number or scale in ("px", "grid_32")

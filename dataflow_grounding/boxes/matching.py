@@ -5,11 +5,11 @@ Boxes are paired one to one, greedily by falling IoU (intersection over union).
 
 import itertools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
-from dataflow_grounding.data.records import is_number
+from dataflow_grounding.data.records import JsonObject, is_number
 
 ScoredBox: TypeAlias = tuple[Bbox, float | None]
 """A box in pixels, and how sure it is."""
@@ -21,7 +21,7 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 ONE_OF_CLASS = 0.75
 
 
-def scored_boxes(instances: Iterable[Mapping[str, Any]]) -> list[ScoredBox]:
+def scored_boxes(instances: Iterable[JsonObject]) -> list[ScoredBox]:
     """Return the boxes of instances that are rows."""
     boxes: list[ScoredBox] = []
     for instance in instances:

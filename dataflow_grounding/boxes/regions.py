@@ -33,7 +33,7 @@ _UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four nu
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
 
 
-def check_stated_size(record: Mapping[str, Any], size: Size, file: str) -> None:
+def check_stated_size(record: Mapping[str, object], size: Size, file: str) -> None:
     """Raise SizeDiffers where a record states another size than the upright image's in `file`."""
     stated = stated_size(record)
     if stated is None or stated == size:
@@ -81,7 +81,7 @@ def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
     return reach
 
 
-def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
+def types_of(record: Mapping[str, object], key: str = "regions") -> list[str]:
     """Return the regions' types in their order, with repeated ones; blank ones are left out."""
     regions = record.get(key)
     if not isinstance(regions, list):
@@ -140,7 +140,7 @@ class GivenBoxes:
     # index in the row, and x1, y1, x2, y2 in pixels, inside the image
     boxes: list[tuple[int, Bbox]] = field(default_factory=list)
     # `box` (index), `bbox` as given, `kind` of REASONS, `reason`
-    problems: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[dict[str, object]] = field(default_factory=list)
     cut: int = 0  # how many of `boxes` were cut at the image's edge
 
     def report(self) -> str:

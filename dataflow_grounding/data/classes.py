@@ -6,14 +6,18 @@ next to records (classes.txt) fixes their numbers for exports.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import splitext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import joined, kind_of
 from dataflow_grounding.data.class_files import read_names
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.results_folder import folder_of_results, run_of, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.english.spans import clean_caption
+
+StatedClasses: TypeAlias = Sequence[str] | Mapping[str, str | JsonObject]
+"""What `data.classes` may state: names, or by phrase its class, or by class its phrases."""
 
 # Keys of a class that is stated as a mapping in `data.classes`.
 PHRASES = "phrases"
@@ -45,7 +49,7 @@ class _StatedPhrase(NamedTuple):
 
 
 def _stated_phrases(
-    classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
+    classes: StatedClasses,
 ) -> list[_StatedPhrase]:
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise ClassError(
@@ -63,7 +67,7 @@ def _stated_phrases(
     return stated_phrases
 
 
-def _phrases_of_class(name: str, stated: Mapping[str, Any]) -> Sequence[Any]:
+def _phrases_of_class(name: str, stated: JsonObject) -> Sequence[Any]:
     """Return the phrases that are stated of a class, else its name."""
     unknown_keys = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
     if unknown_keys:
@@ -83,7 +87,7 @@ def _phrases_of_class(name: str, stated: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def phrases_with_classes(
-    classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
+    classes: StatedClasses,
 ) -> dict[str, str]:
     """Return each phrase to look for, with its class; ClassError for wrong `data.classes`."""
     class_of_phrase: dict[str, str] = {}
@@ -104,7 +108,7 @@ def phrases_with_classes(
 
 
 def definitions_of(
-    classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
+    classes: StatedClasses,
 ) -> dict[str, str]:
     """Return the definition of each phrase whose class has one; `classes` isn't checked here."""
     definition_of_phrase: dict[str, str] = {}
@@ -117,12 +121,12 @@ def definitions_of(
     return definition_of_phrase
 
 
-def class_of(expression: Mapping[str, Any]) -> str:
+def class_of(expression: JsonObject) -> str:
     """Return the class that an expression states, else its phrase in lower case; single-spaced."""
     return stated_class_of(expression) or class_key(expression["text"])
 
 
-def stated_class_of(expression: Mapping[str, Any]) -> str:
+def stated_class_of(expression: Mapping[str, object]) -> str:
     """Return the class that an expression states, single-spaced; "" where it states none."""
     stated = expression.get("class")
     return " ".join(stated.split()) if isinstance(stated, str) else ""
@@ -164,7 +168,7 @@ def keep_classes(results: str, out: str) -> None:
         write_text(list_of_file(out), "".join(f"{name}\n" for name in names))
 
 
-def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
+def names_stated_in(run: Mapping[str, object]) -> Iterator[str]:
     """Yield the class names in a `run.json`'s spec, in the user's order, some perhaps twice."""
     for data in stated_in(run, "data"):
         classes = data.get("classes")
@@ -195,7 +199,7 @@ class ClassList:
     def names(self) -> list[str]:
         return list(self._name_by_key.values())
 
-    def add(self, record: Mapping[str, Any]) -> None:
+    def add(self, record: Mapping[str, object]) -> None:
         """Add the classes of a record's expressions that have a box or state a `class`."""
         expressions = record.get("expressions")
         if not isinstance(expressions, list):

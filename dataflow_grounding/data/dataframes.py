@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
     needs_package,
 )
 from dataflow_grounding._util.paths import open_input
-from dataflow_grounding.data.records import dump_text, is_number, parse_value
+from dataflow_grounding.data.records import JsonObject, Update, dump_text, is_number, parse_value
 from dataflow_grounding.data.rows import DELIMITERS, Row, file_type_of
 
 # The start of what a spreadsheet would take for a formula: =1+1, @SUM. Apostrophes before it belong
@@ -38,11 +38,11 @@ ROWS_BYTES = 2**26
 REPEATED_BYTES = 2**30
 
 
-def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+def plain_row(row: Mapping[Any, Any]) -> Update:
     """Return a row as JSON can hold it; BrokenRow for one that is nested too deeply."""
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
-    plain: dict[str, Any] = {}
+    plain: Update = {}
     try:
         for name, value in row.items():
             plain[str(name)] = plain_value(value)
@@ -75,11 +75,11 @@ def plain_value(value: Any) -> Any:
     return plain_value(tolist()) if callable(tolist) else str(value)
 
 
-def from_dataframe(frame: Any) -> list[dict[str, Any]]:
+def from_dataframe(frame: Any) -> list[Update]:
     return [plain_row(row) for row in frame.to_dict("records")]
 
 
-def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
+def to_dataframe(records: Iterable[Mapping[str, object]]) -> Any:
     """Return the records as a pandas DataFrame, every value as it is."""
     with needs_package("a DataFrame", "pandas"):
         import pandas
@@ -160,7 +160,7 @@ def _cell(text: str) -> Any:
     return text_of(text)
 
 
-def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
+def write_csv(path: str, rows: Iterable[Mapping[str, object]], delimiter: str) -> None:
     cells = ({cell_of(name): cell_of(value) for name, value in row.items()} for row in rows)
     frame = to_dataframe(cells)
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
@@ -187,7 +187,7 @@ def read_parquet(path: str) -> Iterator[Row]:
         yield Row(number, plain_row(item))
 
 
-def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
+def write_parquet(path: str, rows: Iterable[JsonObject], shown: str) -> None:
     """Write a Parquet file; InputError, which calls it `shown`, for rows that it can't hold."""
     try:
         to_dataframe(map(encodable, rows)).to_parquet(path, index=False)
@@ -213,7 +213,7 @@ def encodable(value: Any) -> Any:
     return value
 
 
-def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
+def parquet_rows(path: str, at_once: int) -> Iterator[Update]:
     """Yield the rows of a Parquet file, at most `at_once` of them in memory."""
     with parquet_file(path) as file:
         batch_size = min(at_once, _rows_that_fit(file.metadata))

@@ -105,7 +105,7 @@ class Annotation:
             keeps them, and has fields that were set since after them.
     """
 
-    extra: dict[str, Any] = field(default_factory=dict, repr=False)
+    extra: dict[str, object] = field(default_factory=dict, repr=False)
     keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     # by key, in the order of new JSON
@@ -122,10 +122,10 @@ class Annotation:
         cls._in_order = [(key, name, key in cls.NULLS) for key, name in cls._name_of.items()]
 
     @classmethod
-    def _read(cls: type[A], item: Mapping[str, Any]) -> A:
+    def _read(cls: type[A], item: Mapping[str, object]) -> A:
         # In a run each phrase passes here in each step: `__init__` would set all fields one by one.
-        fields: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
+        fields: dict[str, object] = {}
+        extra: dict[str, object] = {}
         for key, value in item.items():
             known = cls.FIELDS.get(key)
             if known is None:
@@ -150,11 +150,11 @@ class Annotation:
         copied.__dict__ = self.__dict__.copy()
         return copied
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Update:
         """Return it as a record has it: JSON, with Python's numbers. Raises ValueError for NaN."""
         fields = self.__dict__
         extra = as_json(self.extra) if self.extra else self.extra
-        row: dict[str, Any] = {}
+        row: Update = {}
         for key in self.keys:
             value = fields.get(self._name_of.get(key, ""))
             if value is None:

@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding.data.bad_entries import SKIPPED
-from dataflow_grounding.data.records import json_value
+from dataflow_grounding.data.records import JsonObject, Update, json_value
 from dataflow_grounding.data.rejected import MISSED
 
 _IMPORTED = "imported"  # what a file said of the picture, which each of its entries gets back
 _TEXT_OF = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=json_value).encode
 
 
-class _Pictures(Iterable[dict[str, Any]]):
+class _Pictures(Iterable[Update]):
     """Records by picture. Only second and later ones of a picture are kept, as bytes of JSON."""
 
     def __init__(
         self,
-        records: Iterable[Mapping[str, Any]],
-        name_of: Callable[[Mapping[str, Any]], str],
+        records: Iterable[JsonObject],
+        name_of: Callable[[JsonObject], str],
         apart: str,
     ) -> None:
         can_be_read_again = iter(records) is not records
@@ -33,7 +33,7 @@ class _Pictures(Iterable[dict[str, Any]]):
                 self._further.setdefault(key, []).append(kept)
             keys.add(key)
 
-    def _keyed(self) -> Iterator[tuple[str | int, Mapping[str, Any]]]:
+    def _keyed(self) -> Iterator[tuple[str | int, JsonObject]]:
         """Yield each record after its picture's name; one that stays apart after its number."""
         for number, record in enumerate(self._records):
             name = self._name_of(record)
@@ -41,7 +41,7 @@ class _Pictures(Iterable[dict[str, Any]]):
             is_of_entry = isinstance(imported, Mapping) and imported.get("format") == self._apart
             yield (number if is_of_entry or not name else name), record
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Update]:
         keys = set()
         for key, record in self._keyed():
             if key not in keys:
@@ -52,10 +52,10 @@ class _Pictures(Iterable[dict[str, Any]]):
 
 
 def pictures(
-    records: Iterable[Mapping[str, Any]],
-    name_of: Callable[[Mapping[str, Any]], str],
+    records: Iterable[JsonObject],
+    name_of: Callable[[JsonObject], str],
     apart: str = "",
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[Update]:
     """Return one record for each picture, with the expressions of all of its records.
 
     A picture comes at the place of its first record. Its other columns are those of the first, but
@@ -77,7 +77,7 @@ def pictures(
     return _Pictures(records, name_of, apart)
 
 
-def _joined(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _joined(records: list[Update]) -> Update:
     first = records[0]
     if len(records) == 1:
         return first

@@ -62,7 +62,7 @@ class Record(dict[str, Any]):
 
     def __init__(
         self,
-        row: Mapping[str, Any],
+        row: Mapping[str, object],
         folders: tuple[str, ...] = (),
         occurrence: int = 0,
         image_id: str | None = None,
@@ -76,7 +76,7 @@ class Record(dict[str, Any]):
         own_id = row.get("image_id")
         self.image_id = str(own_id) if has_id(own_id) else image_id
 
-    def updated(self, update: Mapping[str, Any]) -> "Record":
+    def updated(self, update: Mapping[str, object]) -> "Record":
         """Return a copy with the columns of `update` set."""
         row = {**self, **update}
         record = Record(row, self.folders, self.occurrence, self.image_id, self.place)
@@ -96,7 +96,7 @@ class Record(dict[str, Any]):
 
 
 def image_id_of(
-    row: Mapping[str, Any], image_key: str, image_root: str | None = None
+    row: Mapping[str, object], image_key: str, image_root: str | None = None
 ) -> str | None:
     """Return the row's own `image_id`, else its image's `name_within`; None without either."""
     own_id = row.get("image_id")
@@ -108,13 +108,13 @@ def image_id_of(
     return None
 
 
-def path_of(record: Mapping[str, Any]) -> str:
+def path_of(record: Mapping[str, object]) -> str:
     """Return the path of a record's picture, `image_path` or else `image`; "" without one."""
     path = record.get("image_path") or record.get("image")
     return path if isinstance(path, str) else ""
 
 
-def caption_of_spans(record: Mapping[str, Any]) -> str:
+def caption_of_spans(record: Mapping[str, object]) -> str:
     """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption."""
     for key in ("cleaned_caption", "caption"):
         text = record.get(key)
@@ -123,7 +123,7 @@ def caption_of_spans(record: Mapping[str, Any]) -> str:
     return ""
 
 
-def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
+def stated_size(record: Mapping[str, object]) -> tuple[int, int] | None:
     """Return the width and height that a record states, in pixels; None if unusable."""
     width = whole_number(record.get("width"))
     height = whole_number(record.get("height"))
@@ -206,7 +206,7 @@ def any_expression_rows(record: "Record") -> list[dict[str, Any]]:
     return expression_rows(record, key)
 
 
-def annotated_column(record: Mapping[str, Any]) -> str:
+def annotated_column(record: Mapping[str, object]) -> str:
     """Return the first of three columns that says what is in the picture; "" without any."""
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
@@ -289,7 +289,7 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
     return "undecided" if was_judged else "not checked"
 
 
-def doubt_of_reply(record: Mapping[str, Any]) -> str:
+def doubt_of_reply(record: Mapping[str, object]) -> str:
     """Return why a reply about a record is doubtful, in words; "" if none is.
 
     A record is marked `doubtful` for one of two reasons. Either a reply is doubtful: then `doubt`
@@ -305,14 +305,14 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
     return "it is marked as doubtful, without a reason"
 
 
-def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:
+def _has_doubtful_phrase(record: Mapping[str, object]) -> bool:
     phrases = record.get(annotated_column(record))
     if not isinstance(phrases, list):
         return False
     return any(isinstance(phrase, dict) and phrase.get("doubtful") is True for phrase in phrases)
 
 
-def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
+def in_one_schema(record: Mapping[str, object], update: Mapping[str, object]) -> Update:
     """Return a step's update with the keys that records of every pipeline have: expressions get
     `verified`, null where nobody checked, and a record without regions gets an empty list.
     """
@@ -356,7 +356,7 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def read_text(record: Mapping[str, Any], key: str) -> str:
+def read_text(record: Mapping[str, object], key: str) -> str:
     """Return the text in column `key`. Raises BrokenRow if it is missing, empty or no text."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
@@ -364,7 +364,7 @@ def read_text(record: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def dump_line(value: Mapping[str, Any]) -> str:
+def dump_line(value: Mapping[str, object]) -> str:
     """Return `value` as one line of strict JSON, as `dump_text` writes it; it ends in a newline."""
     return dump_text(value) + "\n"
 
@@ -387,7 +387,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
     return text
 
 
-def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(value: Mapping[str, object]) -> Update:
     """Return a copy of `value` as it reads back from a file: NumPy's values become Python's, typed
     ones objects.
     """
@@ -407,7 +407,7 @@ def json_value(value: Any) -> Any:
 _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=json_value)
 
 
-def parse_line(line: str | bytes) -> dict[str, Any]:
+def parse_line(line: str | bytes) -> JsonObject:
     """Return a line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity, and
     numbers beyond a double that are written with a point or an exponent.
     """
@@ -425,7 +425,7 @@ def parse_value(text: str | bytes) -> Any:
         raise BrokenRow(f"not JSON: {str(error).splitlines()[0]}") from None
 
 
-def read_object(path: str) -> dict[str, Any]:
+def read_object(path: str) -> JsonObject:
     """Return the JSON object in a file of the package's own; {} if it is missing or damaged."""
     with suppress(OSError, BrokenRow), open_input(path) as file:
         return parse_line(file.read())

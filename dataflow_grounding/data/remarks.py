@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding._util.secrets import blotted_message
@@ -41,7 +40,7 @@ def joined_remarks(texts: Iterable[str]) -> str:
     return JOINED.join(parts)[:MOST_REMARK].strip()
 
 
-def remarks_of(record: Mapping[str, Any]) -> dict[str, str]:
+def remarks_of(record: Mapping[str, object]) -> dict[str, str]:
     """Return a record's remarks: what tells each from others, and how people read it.
 
     Numbers and the record's own phrases don't tell remarks apart, several in a row as one. Of a key
@@ -65,7 +64,7 @@ def remarks_of(record: Mapping[str, Any]) -> dict[str, str]:
     return remarks
 
 
-def _phrases_of(record: Mapping[str, Any]) -> set[str]:
+def _phrases_of(record: Mapping[str, object]) -> set[str]:
     rows = record.get(annotated_column(record))
     texts: set[str] = set()
     for row in rows if isinstance(rows, list) else []:
@@ -105,7 +104,7 @@ class Remarks:
         self._together = Counter[tuple[str, ...]]()  # of watched records, by all their remarks
         self._shown: dict[str, str] = {}  # by remark, how people read it
 
-    def add(self, record: Mapping[str, Any], watched: bool = True) -> dict[str, str]:
+    def add(self, record: Mapping[str, object], watched: bool = True) -> dict[str, str]:
         """Count a record, and return its remarks; `rare` counts only those that are `watched`."""
         remarks = remarks_of(record)
         self.records += bool(remarks) or _may_have_reply(record)
@@ -169,7 +168,7 @@ class Remarks:
         return "; ".join(parts)
 
 
-def _may_have_reply(record: Mapping[str, Any]) -> bool:
+def _may_have_reply(record: Mapping[str, object]) -> bool:
     """Whether a model may have answered about a record: not if its phrases have no status."""
     rows = record.get("expressions")
     if not isinstance(rows, list):

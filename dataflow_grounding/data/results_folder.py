@@ -5,7 +5,7 @@ records and its pictures are.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from dataflow_grounding._util.addresses import may_be_named
@@ -13,7 +13,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import absolute, joined, kind_of
 from dataflow_grounding._util.results_names import RUN_JSON
 from dataflow_grounding.data.dataframes import holds_bytes
-from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.records import JsonObject, read_object
 from dataflow_grounding.data.rows import file_type_of
 
 
@@ -32,7 +32,7 @@ def annotations_of(results: str) -> str:
     return path
 
 
-def run_of(results: str) -> dict[str, Any]:
+def run_of(results: str) -> JsonObject:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
     # Without a / at the end: of "run/", os.path.dirname makes "run", which isn't the folder above.
     # joined() takes it off an address, absolute() off a path.
@@ -45,7 +45,7 @@ def run_of(results: str) -> dict[str, Any]:
     return {}
 
 
-def run_in(folder: str) -> dict[str, Any]:
+def run_in(folder: str) -> JsonObject:
     """Return what `run.json` in a folder says; else {}."""
     path = joined(folder, RUN_JSON)
     return read_object(path) if kind_of(path) else {}
@@ -56,7 +56,7 @@ def folder_of_results(results: str) -> str:
     return results if kind_of(results) == "folder" else os.path.dirname(results) or "."
 
 
-def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
+def stated_in(run: JsonObject, part: str) -> Iterator[dict[str, Any]]:
     """Yield what the blocks of a run's spec have at `part`, its pipeline's block first."""
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so all blocks are looked at. A shipped

@@ -33,7 +33,7 @@ from dataflow_grounding._util.files import (
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.json_lists import items_of, json_file, read_json
-from dataflow_grounding.data.records import BROKEN_ROW, dump_line, dump_text, parse_line
+from dataflow_grounding.data.records import BROKEN_ROW, JsonObject, dump_line, dump_text, parse_line
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
 NO_PICKLE = (
@@ -50,7 +50,7 @@ class Row(NamedTuple):
     """
 
     line: int
-    data: dict[str, Any] | None
+    data: JsonObject | None
     error: BrokenRow | None = None
     place: int = 0
 
@@ -93,7 +93,7 @@ def _why_unread(path: str, error: OSError) -> str:
     return f"can't read {path}: {error.strerror or error}"
 
 
-def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
+def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, JsonObject]]:
     """Yield each row's line number and its data; InputError, with the number, at a broken one."""
     for row in read_rows(path):
         if row.data is None:
@@ -101,7 +101,7 @@ def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dic
         yield row.line, row.data
 
 
-def read_records(path: str) -> list[dict[str, Any]]:
+def read_records(path: str) -> list[JsonObject]:
     """Return the data of all rows of a file. Raises InputError, also for a broken row."""
     return [data for _, data in read_unbroken_rows(path)]
 
@@ -194,7 +194,7 @@ class RowWriter:
         self._file: IO[str] = locked_file(self._part)
         self.count = 0
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: Mapping[str, object]) -> None:
         """Add one row."""
         self.write_line(dump_line(record))
 
@@ -204,7 +204,7 @@ class RowWriter:
         self.count += 1
 
     def set_in(
-        self, numbers: Collection[int], columns_for: Callable[[dict[str, Any]], Mapping[str, Any]]
+        self, numbers: Collection[int], columns_for: Callable[[JsonObject], Mapping[str, object]]
     ) -> None:
         """Set columns in rows that were written already, by their numbers from 0: those that
         `columns_for` returns for a row.
@@ -280,7 +280,7 @@ def remove_unfinished(path: str) -> None:
     remove_leftover(_part_of(path))
 
 
-def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(path: str, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a whole data file, of the type that its ending names; on an error the old one stays."""
     with closing(RowWriter(path)) as writer:
         for row in rows:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,17 +25,17 @@ class Verification:
     reason: str | None = None
     there: bool | None = None
     count: int | None = None
-    boxes: list[dict[str, Any]] | None = None
+    boxes: list[Mapping[str, object]] | None = None
     score: float | None = None
     region_ids: list[int] | None = None
-    before: dict[str, Any] | None = None
+    before: Mapping[str, object] | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return it as a row has it."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Any) -> "Verification | None":
+    def from_json(cls, value: object) -> "Verification | None":
         """Read the verification of a row; None for what is none.
 
         A field whose value is of another type is None: a file may hold anything.
@@ -59,6 +58,6 @@ class Verification:
         )
 
 
-def read_verification(expression: Mapping[str, Any]) -> Verification | None:
+def read_verification(expression: Mapping[str, object]) -> Verification | None:
     """Return the verification of an expression in JSON; None where there is none."""
     return Verification.from_json(expression.get("verification"))

@@ -4,9 +4,9 @@ All come from the regions' labels, colours and places, by one table: each phrase
 these, with the regions that it fits.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.embedded._phrases import relative_center
 from dataflow_grounding.embedded._picture import Array, Picture
@@ -122,9 +122,7 @@ def _counted(count: int, color: str, kind: str) -> str:
     return with_article(_joined(color, kind))
 
 
-def answer_about_regions(
-    task: str, image: Array, request_input: Mapping[str, Any]
-) -> dict[str, Any]:
+def answer_about_regions(task: str, image: Array, request_input: JsonObject) -> dict[str, object]:
     """Answer a task about regions in an image, which is uint8 (H, W, 3), BGR, upright."""
     picture = Picture(image)
     regions = request_input.get("regions") or []
@@ -145,8 +143,8 @@ def answer_about_regions(
 
 
 def _described_regions(
-    regions: Sequence[Mapping[str, Any]], descriptions: Descriptions
-) -> list[dict[str, Any]]:
+    regions: Sequence[JsonObject], descriptions: Descriptions
+) -> list[dict[str, object]]:
     described = []
     for region, thing in zip(regions, descriptions.things, strict=True):
         # if no phrase means the thing alone, it is "a red car"
@@ -178,9 +176,9 @@ def _word_for_third(share: float, first: str, last: str) -> str:
     return last if share > 2 / 3 else ""
 
 
-def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
+def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, object]]:
     """Return groups such as "two red cars", then each thing that some phrase means alone."""
-    expressions = []
+    expressions: list[dict[str, object]] = []
     for text, ids in descriptions.groups():
         if len(ids) > 1 and descriptions.means(text, ids):
             expressions.append({"text": text, "region_ids": ids})
@@ -191,7 +189,7 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
     return expressions
 
 
-def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
+def _check(descriptions: Descriptions, expression: JsonObject) -> dict[str, object]:
     """Return the answer about one expression; `matches` is None where its words aren't known."""
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])

@@ -6,9 +6,9 @@ phrase is called ambiguous or unsupported: no box is better than a wrong one.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from dataflow_grounding.boxes.geometry import area
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.embedded._colors import ColorRegion, find_regions
 from dataflow_grounding.embedded._faces import find_faces, person_of
@@ -27,16 +27,14 @@ _DRAWN_FIT = 0.91
 _LIKE_FIT = 0.8
 
 
-def ground_phrases(
-    image: Array, phrases: Sequence[dict[str, Any]]
-) -> dict[str, list[dict[str, Any]]]:
+def ground_phrases(image: Array, phrases: Sequence[JsonObject]) -> dict[str, object]:
     """Look for phrases in an image, which is uint8 (H, W, 3), BGR, upright.
 
     `statuses` has the phrases that are ambiguous or unsupported. A phrase that is neither there nor
     in `objects` was looked for, and isn't in the image.
     """
     picture = Picture(image)
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     statuses = []
     for phrase in phrases:
         try:

@@ -1,10 +1,8 @@
 """The closed word lists of words.yaml."""
 
-from typing import Any
-
 from dataflow_grounding._util.lazy import load_table
 
-_LISTS: dict[str, Any] = load_table(__package__, "words.yaml")
+_LISTS = load_table(__package__, "words.yaml")
 
 
 def _words(name: str) -> frozenset[str]:
@@ -18,7 +16,7 @@ def _terms(name: str) -> dict[str, str]:
 ARTICLES = _words("articles")
 NUMBERS = {word: number for number, word in enumerate(_LISTS["numbers"].split(), start=1)}
 NEGATIONS = _words("negations")
-COLOR_BOUNDS: dict[str, Any] = _LISTS["color_bounds"]
+COLOR_BOUNDS: dict[str, list[list[float]]] = _LISTS["color_bounds"]
 SIZES = _words("sizes")
 POSITIONS = _terms("positions")
 HARMLESS = _words("harmless")

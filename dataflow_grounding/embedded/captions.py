@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.english.colors import COLORS
@@ -22,7 +22,14 @@ POSITION = re.compile(
 """Words that may follow a phrase: " in the top left corner"."""
 
 
-def extract_expressions(caption: str) -> dict[str, Any]:
+class ExtractedCaption(TypedDict):
+    """A caption, and its expressions, each with `text` and `noun_chunk`."""
+
+    cleaned_caption: str
+    expressions: list[dict[str, str]]
+
+
+def extract_expressions(caption: str) -> ExtractedCaption:
     """Find the expressions of an English caption by word lists and rules, without a model.
 
     Each `text` is an exact part of `cleaned_caption`, with the position words that follow it;

@@ -5,14 +5,14 @@ are worth a look in a picture of which nothing is known.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
 from dataflow_grounding.boxes.geometry import area, iou
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.embedded import _words as words
 from dataflow_grounding.embedded._colors import color_mask, find_regions
 from dataflow_grounding.embedded._faces import find_faces
@@ -48,7 +48,7 @@ class Thing:
         return (self.bbox[2] - self.bbox[0]) * (self.bbox[3] - self.bbox[1])
 
 
-def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
+def read_things(picture: Picture, regions: Sequence[JsonObject]) -> list[Thing]:
     """Read a request's regions: `id`, perhaps `type` (a label), a box in pixels as sent."""
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height

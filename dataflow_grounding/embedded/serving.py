@@ -72,7 +72,7 @@ class EmbeddedServing(Serving):
 
 def _answer(request: Request[Any]) -> str:
     if request.task == "expression_extraction":
-        answer: dict[str, Any] = extract_expressions(request.input["caption"])
+        answer: object = extract_expressions(request.input["caption"])
     elif request.task == "phrase_grounding":
         with needs_package(EMBEDDED, OPENCV):
             from dataflow_grounding.embedded._grounder import ground_phrases

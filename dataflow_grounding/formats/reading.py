@@ -98,7 +98,7 @@ def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, Upd
     for row in read_rows(file):
         where = f"{file}, {unit} {row.line}"
         if row.data is not None:
-            yield where, row.data
+            yield where, dict(row.data)
         else:
             bad.note(f"{where}: {row.error}")
 

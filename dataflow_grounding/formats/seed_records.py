@@ -109,7 +109,7 @@ class _Annotations:
                 found.add("broken_lines", [why])
                 yield {"image_path": None, SEED_ERROR: why}
                 continue
-            data = self._with_our_path(row.data)
+            data = self._with_our_path(dict(row.data))
             try:
                 record = self._record(data, where, found)
             except BrokenRow as error:

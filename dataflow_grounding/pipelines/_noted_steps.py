@@ -88,7 +88,7 @@ class StepByStep(CheckedSteps):
         self._started = 0  # how many steps have run, or are running; those after them wait
         # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
         # has to stay.
-        self._parts_when_called: list[dict[str, Any]] = []
+        self._parts_when_called: list[dict[str, object]] = []
         self._stopped: BaseException | None = None  # what has ended the run
         self.summaries: list[Summary] = []
 
@@ -162,7 +162,7 @@ class StepByStep(CheckedSteps):
                     )
 
 
-def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
+def _made_of(step: Step, written: Collection[str]) -> dict[str, object]:
     """Return what a step is made of, by the names that a message has for its parts.
 
     As {"grounding's settings": …, "the serving's settings": …, "captions.jsonl": its state}.
@@ -173,9 +173,9 @@ def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
         return _parts_of(step, written)
 
 
-def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
+def _parts_of(step: Step, written: Collection[str]) -> dict[str, object]:
     operator = step.operator
-    parts: dict[str, Any] = {}
+    parts: dict[str, object] = {}
     if isinstance(operator, WholeFile):
         # It runs an operator of another library. ForeignOperator made `work`, as
         # partial(that_operator.run, …).
@@ -193,9 +193,9 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     return parts
 
 
-def _attributes_of(thing: Any) -> dict[str, Any]:
+def _attributes_of(thing: Any) -> dict[str, object]:
     """Return for each attribute what shows later whether it has changed."""
-    attributes = {}
+    attributes: dict[str, object] = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         # Of a plain value its text, because a list may be changed in place. Of any other object its
         # id, which tells whether it was replaced.

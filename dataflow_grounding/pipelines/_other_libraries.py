@@ -91,7 +91,7 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
     return None
 
 
-def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
+def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, object]) -> Any:
     """Return what the operator's `run` would return: its first argument named `output…`."""
     for name, value in _arguments_of_run(operator, arguments, keys).items():
         if name.startswith("output"):
@@ -100,8 +100,8 @@ def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, An
 
 
 def _arguments_of_run(
-    operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]
-) -> dict[str, Any]:
+    operator: Any, arguments: tuple[Any, ...], keys: dict[str, object]
+) -> dict[str, object]:
     """Return all arguments of the operator's `run` by name, defaults too. Raises PlanError."""
     try:
         signature = inspect.signature(operator.run)

@@ -66,7 +66,7 @@ class Pipeline:
                 values.append(value)
         return [type(value).__name__ for value in values if callable(getattr(value, "run", None))]
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return the attributes without `forward`: a copy gets a new one in `__new__`."""
         return {name: value for name, value in vars(self).items() if name != "forward"}
 
@@ -104,7 +104,7 @@ class Pipeline:
         # Only steps that this thread calls are noted. For one that another thread calls, the
         # storage puts an error's text here.
         errors_of_threads: list[str] = []
-        replaced: dict[str, Any] = {}  # the attributes to put back in the end
+        replaced: dict[str, object] = {}  # the attributes to put back in the end
         try:
             for storage in self._storages():
                 storage.reset()  # to its first step
@@ -123,11 +123,11 @@ class Pipeline:
             for storage in self._storages():
                 storage.strays = None
 
-    def _replace_foreign(self) -> dict[str, Any]:
+    def _replace_foreign(self) -> dict[str, object]:
         """Put stand-ins in place of what is of other libraries; return that by attribute."""
         # Their operators become steps of the run, and it is noticed when `forward()` looks at a
         # file of their storages. Operators in lists stay as they are.
-        stand_ins: dict[str, Any] = {}
+        stand_ins: dict[str, object] = {}
         for name, value in vars(self).items():
             is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
             stand_in = None if is_ours else stand_in_for(value)

@@ -67,7 +67,7 @@ class ImageGroundingPipeline(Pipeline):
         storage: FileStorage,
         serving: Serving,
         *,
-        classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]] = (),
+        classes: Sequence[str] | Mapping[str, str | Mapping[str, object]] = (),
         fuse: bool = False,
         phrases_per_request: int = 16,
         samples: int = 1,

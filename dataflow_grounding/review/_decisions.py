@@ -19,6 +19,7 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
     dump_line,
     parse_line,
@@ -73,13 +74,13 @@ class Decisions:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lines: list[dict[str, Any]] = []  # those of decisions, in their order
+        self.lines: list[JsonObject] = []  # those of decisions, in their order
         self.samples: list[dict[str, Any]] = []
         # The numbers of lines that count for nothing, as a killed process or a full disk left them.
         self.damaged: list[int] = []
         self._lines_of_picture = defaultdict[str, list[int]](list)  # places in `lines`, by name
         self._taken_back = set[str]()  # the uids of decisions that don't hold
-        self._line_of_uid: dict[str, dict[str, Any]] = {}
+        self._line_of_uid: dict[str, JsonObject] = {}
         # What decisions name: a picture's bytes are only read for a record that has any of it.
         self._phrases = set[str]()
         self._boxes = set[tuple[str, tuple[float, ...]]]()
@@ -117,7 +118,7 @@ class Decisions:
                 if is_whole:
                     self._lines_read += 1
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _take(self, line: JsonObject) -> None:
         if isinstance(line.get("sample"), dict):
             sample = {**line["sample"], "who": line.get("who"), "when": line.get("when")}
             # Somebody may have appended a copy of the file to the file itself.
@@ -312,7 +313,7 @@ class Decisions:
                 raise InputError(f"{phrase}: {line.get('who')} changed it meanwhile")
         return list(undone.get("ids", ()))
 
-    def _undone_at_last(self, line: dict[str, Any]) -> dict[str, Any]:
+    def _undone_at_last(self, line: JsonObject) -> JsonObject:
         while line.get("undoes"):
             line = self._line_of_uid.get(str(line["undoes"]), {})
         return line

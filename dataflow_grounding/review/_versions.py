@@ -10,7 +10,7 @@ from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes.geometry import box_of, iou
-from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
+from dataflow_grounding.data.records import ROW_OF_IMAGE, JsonObject, parse_line, path_of
 from dataflow_grounding.review._record_view import PageClasses, View, view_of
 
 # What a step leaves in a results folder: `step_1_grounding`, a folder of a spec's run, or
@@ -36,19 +36,19 @@ class Version:
                 self._offsets_left[_record_key(parse_line(line))].append(offset)
             offset += len(line)
 
-    def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    def take(self, record: JsonObject) -> JsonObject | None:
         """Return the record of the same image and row, None without one; each is returned once."""
         offsets = self._offsets_left.get(_record_key(record))
         return self._record_at(offsets.pop(0)) if offsets else None
 
-    def not_taken(self) -> Iterator[dict[str, Any]]:
+    def not_taken(self) -> Iterator[JsonObject]:
         offsets: list[int] = []
         for offsets_of_record in self._offsets_left.values():
             offsets += offsets_of_record
         for offset in sorted(offsets):  # in the file's order
             yield self._record_at(offset)
 
-    def _record_at(self, offset: int) -> dict[str, Any]:
+    def _record_at(self, offset: int) -> JsonObject:
         self._file.seek(offset)
         return parse_line(self._file.readline())
 

@@ -12,7 +12,7 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding.bucket import bucket
-from dataflow_grounding.data.records import Record, dump_text, read_object
+from dataflow_grounding.data.records import JsonObject, Record, dump_text, read_object
 from dataflow_grounding.data.remarks import remarks_in
 from dataflow_grounding.data.results_folder import (
     annotations_of,
@@ -301,5 +301,5 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _objects(path: str) -> Iterator[dict[str, Any]]:
+def _objects(path: str) -> Iterator[JsonObject]:
     return (row.data for row in _rows(path) if row.data is not None)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -27,7 +26,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, FrameMap
 from dataflow_grounding.boxes.formats import find_box_format, map_of
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.records import JsonObject, read_object
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.trust.maps import MEASURED, format_in_frames
@@ -144,7 +143,7 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
     return calibration if is_of_this_model else None
 
 
-def _calibration_of(row: dict[str, Any]) -> Calibration:
+def _calibration_of(row: JsonObject) -> Calibration:
     """Make a Calibration; raise ValueError, or what a wrong type causes, if the row isn't sound."""
     if row.keys() != Calibration.__dataclass_fields__.keys():
         raise ValueError("another version's calibration")

@@ -18,6 +18,7 @@ from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.pictures import pictures
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
     any_expression_rows,
     is_negative,
@@ -89,7 +90,7 @@ class FigureCounts:
         self._records = RowsOnDisk()  # those of the current data set
         self._picture_of_record = array("I")  # the number of its picture in the data set
 
-    def counted(self, rows: Iterable[Row], name: str) -> Iterator[dict[str, Any]]:
+    def counted(self, rows: Iterable[Row], name: str) -> Iterator[JsonObject]:
         """Count rows, and yield those that can be read, as they are.
 
         A record whose expressions can't be read counts as broken, but its picture counts. Raises

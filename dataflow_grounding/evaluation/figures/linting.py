@@ -22,6 +22,7 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.expressions import Instance
 from dataflow_grounding.data.records import (
     STATUSES,
+    JsonObject,
     Record,
     any_expression_rows,
     caption_of_spans,
@@ -151,7 +152,7 @@ def _with_facts_if_unread(
     return row, facts_of(path_of(row.data))
 
 
-def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
+def _findings_in_record(record: JsonObject, picture: FactsOrWhy | None) -> Iterator[Finding]:
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
