@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from dataflow_grounding._util.errors import (
     NO_MEMORY,
@@ -107,40 +107,21 @@ def read_records(path: str) -> list[JsonObject]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
-    import jsonlines
-
     with open_input(path) as file:
-        lines = _CountedLines(file, path)
-        # `loads` makes a Row of each line, so that the reader's values are rows.
-        reader = jsonlines.Reader(lines, loads=lambda line: _parse_row(lines.number, line))
-        while True:
+        for number, line in enumerate(file, 1):
+            # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
+            has_mark = line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            if number == 1 and (has_mark or b"\0" in line[:4]):
+                raise InputError(f"{path} is in UTF-16: save it as UTF-8")
+            if not line.strip():
+                continue
             try:
-                row: Any = reader.read(skip_empty=True)
-            except EOFError:
-                return
-            except jsonlines.InvalidLineError as error:
-                # The line isn't UTF-8. Our own parser says at which byte.
-                row = _parse_row(lines.number, error.line)
-            yield row
-
-
-class _CountedLines:
-    """The lines of a file, with the last one's number: jsonlines tells it in errors alone."""
-
-    def __init__(self, file: IO[bytes], path: str) -> None:
-        self._file = file
-        self._path = path
-        self.number = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in self._file:
-            self.number += 1
-            if self.number == 1:
-                # Without a mark, UTF-16 has a zero in each ASCII character: "{" is "{\0".
-                has_mark = line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                if has_mark or b"\0" in line[:4]:
-                    raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
-            yield line
+                text = line.decode()
+            except UnicodeDecodeError:
+                yield _parse_row(number, line.rstrip())  # whose error says at which byte
+            else:
+                # a byte order mark, and the separator of JSON text sequences
+                yield _parse_row(number, text[1:] if text[0] in "\ufeff\x1e" else text)
 
 
 def as_line(row: Row) -> str:
