@@ -47,7 +47,7 @@ def _is_rejected(item: JsonObject) -> bool:
     return item.get("verified") is False and bool(item.get("reviewed_by"))
 
 
-def is_missed(expression: JsonObject) -> bool:
+def _is_missed(expression: JsonObject) -> bool:
     """Whether a person said that a thing marked absent is there, and nobody drew its box."""
     is_absent = expression.get("status") == "none" and not expression.get("instances")
     return is_absent and _is_rejected(expression)
@@ -113,7 +113,7 @@ class WithoutRejected:
             boxes_left = not_rejected({**expression, "instances": boxes})
             self.boxes += len(boxes) - len(boxes_left or ())
             if boxes_left is None:
-                if is_missed(expression):
+                if _is_missed(expression):
                     missed.append(str(expression.get("text", "")))
             elif len(boxes_left) == len(boxes):
                 left.append(expression)
