@@ -52,6 +52,9 @@ class Engine:
         self._tasks: set[asyncio.Task[Record]] = set()  # of requests that aren't done yet
         self._budget = budget_of(run.options)
         self._loop = Loop(run.job.steps)
+        self._loop.memo = ImageMemo(log=None)
+        others = other_stores(self._folder)
+        self._loop.store = ReplyLog(store_path(self._folder), others=others)
         self._askings = self._loop.askings
         for serving in servings:
             asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
@@ -59,10 +62,6 @@ class Engine:
         self._is_settled = False  # the box format
         self._settled_sizes: set[Size] = set()  # of elongated pictures, how to send them
         self._lock_of_settling = asyncio.Lock()
-        self._memo = ImageMemo(log=None)
-        self._store = ReplyLog(store_path(self._folder), others=other_stores(self._folder))
-        self._loop.memo = self._memo
-        self._loop.store = self._store
         # A picture that came in a request is a file in here while it is asked about, because users'
         # operators may open it. Its name is one of `_numbers`.
         self._spool = os.path.join(self._folder, "pictures")
@@ -72,14 +71,14 @@ class Engine:
     async def working(self, _: web.Application) -> AsyncIterator[None]:
         """Put replies on disk until the service ends; then wait for all work, and close all."""
         # aiohttp runs this up to the `yield` when it starts, and the rest when it ends.
-        self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
+        self._keeping = asyncio.create_task(keep_on_disk(self._loop.store, self._folder))
         yield
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._timeout)
         self._keeping.cancel()
         for asking in self._askings.values():
             await asking.aclose()
-        self._store.close()
+        self._loop.store.close()
 
     @property
     def model_version(self) -> str:
@@ -147,7 +146,7 @@ class Engine:
                 raise errors.ServerFault("the client has left before anything was paid for")
             begun.set()
             if record is None:  # its bytes are in memory, or on this machine's disk
-                record = await self._memo.of_disk(open_it)
+                record = await self._loop.memo.of_disk(open_it)
             await self._settle(record, open_image(record, IMAGE_COLUMN).size)
             return await self._through_all_steps(record)
 
@@ -200,6 +199,8 @@ class Engine:
             if error is not None:
                 raise error
             columns |= update or {}
+        for marked in self._loop.marks.values():
+            marked.clear()  # no record is marked after it was answered
         return columns
 
     def _begin_again_after(self, error: errors.GroundingError) -> None:
