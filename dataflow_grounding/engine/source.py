@@ -28,7 +28,7 @@ from dataflow_grounding._util.number_table import ALL_BITS, NumberTable
 from dataflow_grounding._util.paths import is_absolute, kind_of, open_input
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import ROW_OF_IMAGE, JsonObject, Record, has_id, image_id_of
+from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
@@ -152,10 +152,6 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     )
 
 
-def _readable_data(rows: Iterable[Row]) -> list[JsonObject]:
-    return [row.data for row in rows if row.data is not None]
-
-
 def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | None:
     image = opened(record, image_key)
     if image is not None:
@@ -223,16 +219,13 @@ class Source:
         self.seen = 0
         self.digest = ""
         self._folders = storage.image_folders
+        self._image_root = next(iter(self._folders), None)
         self._rows_of_image = NumberTable()
         self._numbered_rows = self._rows(identifies=True)  # the rows that weren't taken yet
         self.empty_columns: list[str] = []  # that hold an empty list in each of the first rows
         # Many workers take rows: a generator that is at work in one thread can't be asked by
         # another.
         self._read_more = asyncio.Lock()
-
-    @property
-    def _image_root(self) -> str | None:
-        return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
         """Yield the rows of pilot and shard, each after its number.
@@ -310,44 +303,37 @@ class Source:
         """Return the columns of the first rows, and set `empty_columns`; call it once, at first."""
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = self._first_rows()
-        readable = _readable_data(ahead) or self._data_of_other_rows()
+        numbered = list(itertools.islice(self._numbered_rows, FIRST_ROWS))
+        readable = [row.data for _, row in numbered if row.data is not None]
+        if not readable and kind_of(self.path) == "file":  # its rows are read again
+            of_shard = (row.data for _, row in self._rows() if row.data is not None)
+            readable = list(itertools.islice(of_shard, 1))
+        elif not readable:  # a pipe can't be: all up to the first row that can be read
+            for number, row in self._numbered_rows:
+                numbered.append((number, row))
+                if row.data is not None:
+                    readable = [row.data]
+                    break
+        if not readable and self._shard is not None:
+            # The shard may have no rows. Then the first rows of the whole input tell the columns.
+            of_all = itertools.islice(read_rows(self.path), FIRST_ROWS)
+            readable = [row.data for row in of_all if row.data is not None]
         if not readable:
             storage = self._storage
             is_first_input = storage.input_path == storage.first_entry_file_name
             # the first step's rows may be in a file of ours, made of the user's own
             path = storage.made_of if is_first_input and storage.made_of else self.path
-            why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
+            why = "it has no rows"
+            if numbered:
+                _, first = numbered[0]
+                why = f"line {first.line}: {first.error}"
             raise InputError(f"nothing to do in {path}: {why}")
-        # These rows are put back, with their numbers, which count from 0.
-        self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
+        self._numbered_rows = itertools.chain(numbered, self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
             if all(row.get(column) == [] for row in readable):
                 self.empty_columns.append(column)
         return columns
-
-    def _first_rows(self) -> list[Row]:
-        """Return FIRST_ROWS rows; of a pipe, further ones up to the first that can be read."""
-        rows = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
-        # a file needs no further ones: `_data_of_other_rows` reads it again
-        if kind_of(self.path) != "file" and not _readable_data(rows):
-            for _, row in self._numbered_rows:
-                rows.append(row)
-                if row.data is not None:
-                    break
-        return rows
-
-    def _data_of_other_rows(self) -> list[JsonObject]:
-        """Return a row to tell the columns by, where none of the first ones can be read."""
-        if kind_of(self.path) == "file":  # of a pipe, `_first_rows` has looked for one
-            for _, row in self._rows():
-                if row.data is not None:
-                    return [row.data]
-        if self._shard is not None:
-            # The shard may have no rows. Then the first rows of the whole input tell the columns.
-            return _readable_data(itertools.islice(read_rows(self.path), FIRST_ROWS))
-        return []
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
         """Yield the rows, each after the number of the shard that it is in, from 1."""
