@@ -16,7 +16,7 @@ from dataflow_grounding.cli.arguments import any_path, completed_from
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import PIPELINES
-from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named
+from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.templates import shortened, template_of, with_settings
 
@@ -110,7 +110,10 @@ def default_specs(
     """
     if endpoint is not None and backend:
         raise SpecError("--endpoint states the backend: leave --backend out")
-    settings = endpoint_named(endpoint) if endpoint is not None else _settings_of(backend)
+    if endpoint is not None and endpoint not in ENDPOINTS:
+        known = f"{', '.join(ENDPOINTS)}{nearest(endpoint, ENDPOINTS)}"
+        raise SpecError(f"endpoint {endpoint!r} is not one of {known}")
+    settings = _settings_of(backend) if endpoint is None else ENDPOINTS[endpoint]
     folder, names = _folder_and_pipelines(arguments)
     paths = {name: os.path.join(folder, f"{name}.yaml") for name in names}  # by pipeline
     for path in paths.values():
@@ -146,8 +149,19 @@ def _settings_of(backend: str | None) -> JsonObject:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    """From `results_dir=DIR` and `autolabel_type=NAME`; all pipelines without a NAME."""
-    settings = _settings_in(arguments)
+    """From `results_dir=DIR` and `autolabel_type=NAME`; all pipelines without a NAME.
+
+    `module_name` may be given, too, as TAO's users do.
+    """
+    settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name not in settings:
+            known = ", ".join(settings)
+            raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
+        if not equals:
+            raise SpecError(f"{name} should have a value: {name}=VALUE")
+        settings[name] = value
     pipeline = settings["autolabel_type"]
     if pipeline and pipeline not in PIPELINES:
         raise SpecError(
@@ -160,17 +174,3 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
         )
     folder = settings["results_dir"] or "."
     return folder, [pipeline] if pipeline else PIPELINES
-
-
-def _settings_in(arguments: tuple[str, ...]) -> dict[str, str]:
-    """`module_name` may be given, too, as TAO's users do."""
-    settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if name not in settings:
-            known = ", ".join(settings)
-            raise SpecError(f"{name!r} is not one of {known}{nearest(name, settings)}")
-        if not equals:
-            raise SpecError(f"{name} should have a value: {name}=VALUE")
-        settings[name] = value
-    return settings

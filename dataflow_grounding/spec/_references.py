@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from dataflow_grounding._util.secrets import is_secret_variable, learn_fields, texts_in
+from dataflow_grounding.spec.problems import value_at
 
 # Backends that have a block of their own in `vlm`, and all of the package's that a spec may name
 # but `auto`.
@@ -75,12 +76,10 @@ def set_at(config: Any, place: Place, value: Any) -> None:
 def _is_of_other_backend(spec: Any, place: Place) -> bool:
     """Whether a place is in the block of a backend that isn't in use."""
     # `image_grounding.vlm.openai.base_url` is, if `image_grounding.vlm.backend` is "gemini".
-    if len(place) < 4:  # it has fewer parts than this one
+    if len(place) < 4 or place[1] != "vlm" or place[2] not in _BLOCKS_OF_BACKENDS:
         return False
     pipeline, vlm, backend_of_block, *_ = place
-    if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:
-        return False
-    backend = _value_at(spec, (pipeline, vlm, "backend"))
+    backend = value_at(spec, (pipeline, vlm, "backend"))
     return backend in _NAMES_OF_BACKENDS and backend != backend_of_block
 
 
@@ -112,15 +111,3 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _texts(item, (*place, index))
-
-
-def _value_at(value: Any, place: Place) -> Any:
-    """None where a block has no such key, or the place leads into a value that is no block."""
-    for part in place:
-        if isinstance(value, dict):
-            value = value.get(part)
-        elif isinstance(value, list) and isinstance(part, int):
-            value = value[part]
-        else:
-            return None
-    return value

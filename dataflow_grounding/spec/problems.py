@@ -230,6 +230,13 @@ def has_key(values: Any, location: Location) -> bool:
     return True
 
 
+def value_at(values: Any, location: Location) -> Any:
+    """Return None where there is no such key."""
+    for key in location:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
+
+
 class _DeepestKey(NamedTuple):
     keys_there: int  # how many keys of a location there are, from the outermost on
     line: int  # of the last of these; 0 without any

@@ -1,14 +1,15 @@
 """The text of a default spec: all keys of a pipeline, or those that most people set."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.data.records import JsonObject
+from dataflow_grounding.spec.problems import value_at
 
 ALL_KEYS = "# All keys: dataflowgrounding default_specs --all results_dir=all_keys"
 """Where a short spec's other keys are: in a folder, as a spec that is there isn't overwritten."""
@@ -41,7 +42,7 @@ def with_settings(text: str, settings: JsonObject) -> str:
         lines.append("# First type:")
         lines += [f"#   {line}" for line in settings["first"].splitlines()]
     for line, place in _lines(text):
-        value = _value_at(settings, place)
+        value = value_at(settings, place) if place else None
         parts = _KEY.fullmatch(line)
         if parts and parts["value"] and value is not None:  # a block's own line has no value
             in_yaml = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
@@ -61,7 +62,7 @@ def shortened(text: str, pipeline: str, settings: JsonObject) -> str:
         key = ".".join(place)
         is_short_key = key in short_keys
         is_block_of_one = any(short_key.startswith(f"{key}.") for short_key in short_keys)
-        is_in_settings = _value_at(settings, place) is not None
+        is_in_settings = value_at(settings, place) is not None
         has_no_key = not place
         if has_no_key or is_short_key or is_block_of_one or is_in_settings:
             lines.append(line)
@@ -81,11 +82,3 @@ def _lines(text: str) -> Iterator[_Line]:
         depth_in_block = len(parts["indent"]) // 2 - 1
         keys = [*keys[:depth_in_block], parts["key"]]
         yield _Line(line, tuple(keys))
-
-
-def _value_at(settings: Any, place: tuple[str, ...]) -> Any:
-    if not place:
-        return None
-    for key in place:
-        settings = settings.get(key) if isinstance(settings, Mapping) else None
-    return settings
