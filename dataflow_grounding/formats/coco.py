@@ -66,9 +66,7 @@ SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
 _ALL_OF_CAPTION = "annotations without places in their caption, whose phrase is all of it"
 _OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
-_REPEATED_IDS = (
-    "annotations with the id of an earlier one, which are read, and get new ids in a COCO export"
-)
+_REPEATED_IDS = "annotations with the id of an earlier one, which get new ones"
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
 _LIST_BEGINS = -1  # in place of an item's number; see `lists_in`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
@@ -134,9 +132,9 @@ class CocoFile:
         self.of_no_image: list[str] = []  # why entries of images can't be read
         self.category_names: dict[str, str] = {}  # by id; empty for a category without a name
         self.other_keys: list[str] = []  # that aren't COCO's
-        self.repeated_ids = CountedPlaces()  # as where ids begin again with each image
         self._images: dict[str, tuple[str, bytes]] = {}  # file name and entry, by id
-        self._annotations: dict[str, list[bytes]] = {}  # number and annotation, by image's id
+        # by an image's id, what is between the brackets of a list of [number, annotation]
+        self._annotations: dict[str, bytearray] = {}
         self._crowds = Counter[str]()  # by their image's id
         self._categories: dict[str, JsonObject] = {}  # by id, as they are there
         # the largest id of each list, among those that are numbers
@@ -146,13 +144,12 @@ class CocoFile:
 
     def _read(self) -> None:
         list_names = set()
-        annotation_ids: set[int] = set()  # hashes
         # `number` is that of an item in the list `key`, _LIST_BEGINS before the first item, or
         # another negative number where `key` has no list, but the value `item`.
         for key, number, item in lists_in(self.path):
             if number >= 0:
                 # What is no object is taken as one without keys, and refused as that.
-                self._take(key, number, item if isinstance(item, dict) else {}, annotation_ids)
+                self._take(key, number, item if isinstance(item, dict) else {})
                 continue
             # Each key comes here once.
             if number == _LIST_BEGINS:
@@ -166,9 +163,7 @@ class CocoFile:
                 f"{self.path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
-    def _take(
-        self, list_name: str, number: int, item: JsonObject, annotation_ids: set[int]
-    ) -> None:
+    def _take(self, list_name: str, number: int, item: JsonObject) -> None:
         """Take one item of a list; other lists than COCO's are passed over."""
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
@@ -184,14 +179,10 @@ class CocoFile:
                 raise InputError(self._why_clashing("images", own_id))
             self._images[own_id] = (name, _BYTES_OF(item).encode())
         elif list_name == "annotations":
-            # Without an id, it is called by its number in the list, which another may have as id.
-            if "id" in item and hash(own_id) in annotation_ids:  # which does no harm
-                self.repeated_ids.add(_REPEATED_IDS, f"{own_id:.80}")
-            if "id" in item:
-                annotation_ids.add(hash(own_id))
             image_id = _as_text(item.get("image_id"))
             self._crowds[image_id] += _is_crowd(item)
-            self._annotations.setdefault(image_id, []).append(_BYTES_OF([number, item]).encode())
+            kept = self._annotations.setdefault(image_id, bytearray())
+            kept += b"," * bool(kept) + _BYTES_OF([number, item]).encode()
         elif list_name == "categories" and "id" in item:  # without an id, no annotation means it
             if own_id in self._categories:
                 raise InputError(self._why_clashing("categories", own_id))
@@ -227,11 +218,11 @@ class CocoFile:
     def left_out(self) -> Counter[str]:
         """Return how many annotations are CROWDS; and how many STRAYS, whose image isn't listed."""
         counts = Counter({CROWDS: 0, STRAYS: 0})
-        for image_id, annotations in self._annotations.items():
+        for image_id, kept in self._annotations.items():
             if image_id in self._images:
                 counts[CROWDS] += self._crowds[image_id]
             else:
-                counts[STRAYS] += len(annotations)
+                counts[STRAYS] += len(json.loads(b"[%b]" % bytes(kept)))
         return counts
 
     def images(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -252,11 +243,16 @@ class CocoFile:
 
     def annotations(self, image_id: str) -> Iterator[Annotation]:
         """Yield an image's annotations in the file's order."""
-        for entry in self._annotations.get(image_id, ()):
-            number, item = json.loads(entry)
+        for number, item in json.loads(b"[%b]" % bytes(self._annotations.get(image_id, b""))):
             category = self.category_names.get(_as_text(item.get("category_id")), "")
             polygons = _bounds_of_polygons(item.get(_SEGMENTATION))
             yield Annotation(_as_text(item.get("id", number)), item, category, polygons)
+
+    def take_annotations(self, image_id: str) -> list[Annotation]:
+        """Return an image's annotations for the last time: their memory is given back."""
+        annotations = [*self.annotations(image_id)]
+        self._annotations.pop(image_id, None)
+        return annotations
 
     def label(self, image_id: str, size: Size | None) -> Label:
         """Return an image's boxes with their categories, read as an import does."""
@@ -300,29 +296,29 @@ class _ReadsCoco(Format):
         self.passed_over.add_all(coco.left_out())
         self.remarks += self._remarks_on(coco)
         for image_key, name, image in coco.images():  # its key is its id in the file
+            annotations = coco.take_annotations(image_key)
             with entry_errors(f"{file}, image {image_key}", self.bad):
-                columns = self._columns_of(coco, image_key, image)
-                yield {"image_path": name, **columns}
+                yield {"image_path": name, **self._columns_of(coco, image, annotations)}
         for why in coco.of_no_image:
             self.bad.note(why)
 
     def _remarks_on(self, coco: CocoFile) -> list[str]:
         remarks = [*remarks_on_shared_names(coco.category_names.items(), self.name)]
         remarks += counted_items(_OTHER_KEYS, coco.other_keys)
-        remarks += coco.repeated_ids.remarks()
         if self.detects:  # in a file with captions a picture has an entry for each: that is usual
             remarks += counted_items(SHARED_NAMES, coco.shared_names())
         return remarks
 
-    def _columns_of(self, coco: CocoFile, image_key: str, image: JsonObject) -> Update:
-        """Return a record's columns but for the path; `image_key` is the image's id in the file."""
+    def _columns_of(
+        self, coco: CocoFile, image: JsonObject, annotations: Sequence[Annotation]
+    ) -> Update:
+        """Return the columns of an image's record but for the path."""
         # The sides are taken as they are: `complete_rows` reports one that is no number.
         row = _stated(image, "width", "height", "caption")
         # Our own exports and MDETR's files have the picture's id here. `id` is that of the entry.
         image_id = image.get("original_id", image.get("original_img_id"))
         if image_id is not None:
             row["image_id"] = image_id
-        annotations = [*coco.annotations(image_key)]
         keyed_expressions = self._read_annotations(annotations, image, coco.path)
         if annotations and not keyed_expressions:  # something is there, such as crowds
             row["background"] = False
@@ -391,6 +387,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             unlisted_count = self._categories.count_of_new - count_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
+        self.remarks += self._annotation_ids.repeated.remarks()
 
     def _write_sample(
         self,
@@ -502,6 +499,7 @@ class _OwnIds:
     def __init__(self) -> None:
         self._taken: set[Any] = set()
         self._last = 0  # the number that was given last to what is new
+        self.repeated = CountedPlaces()  # as where ids begin again with each image
 
     def reserve_up_to(self, largest: int) -> None:
         """Leave numbers up to `largest`, the largest of a source, to that source."""
@@ -511,6 +509,8 @@ class _OwnIds:
         """Return `own_id` where it is an id that no other has, else a new number."""
         is_id = isinstance(own_id, (int, float, str))
         given_id = own_id
+        if is_id and own_id in self._taken:
+            self.repeated.add(_REPEATED_IDS, f"{own_id!s:.80}")
         if not is_id or own_id in self._taken:
             given_id = self._last + 1
             while given_id in self._taken:
