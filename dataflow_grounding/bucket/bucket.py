@@ -50,7 +50,7 @@ _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".lines")
 """What files end with that a run may read."""
 _MARK = ".elsewhere.json"
 """The file in a working folder's root with its address and its id as a writer; the claim of the run
-whose files are here; and whether all of them were sent.
+whose files are here; and by path the states of files when they were sent or brought.
 """
 
 _buckets: dict[str, "_Bucket"] = {}  # of this process, by the root of their working folder
@@ -78,13 +78,12 @@ class _Bucket:
         self._own_log = self.here(self._checkpoint, "replies.jsonl")
         self._sent_end = 0  # how far the own log was sent, in bytes
         self._claim = ""  # what this process has put there, if it has run anything there
-        self._sent: dict[str, list[int] | None] = {}  # states of files that are the same there
         _buckets[root] = self
         show_as(root, address)
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             os.makedirs(root, exist_ok=True)
             if not self._mark().get("id"):
-                self.note({"address": address, "part": subfolder, "id": token_hex(8)})
+                self._note({"address": address, "part": subfolder, "id": token_hex(8)})
         self._writer = str(self._mark()["id"])
 
     def _mark(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class _Bucket:
             return dict(json.loads(Path(self.root, _MARK).read_bytes()))
         return {}
 
-    def note(self, update: Mapping[str, object]) -> None:
+    def _note(self, update: Mapping[str, object]) -> None:
         text = json.dumps({**self._mark(), **update})
         write_bytes(os.path.join(self.root, _MARK), text.encode())
 
@@ -182,8 +181,8 @@ class _Bucket:
             with errors_as(InputError, f"can't write {self.address}", again=True):
                 self.write(posixpath.join(self._checkpoint, "claim"), self._claim.encode())
         there = [path for path in self.files_there(self.subfolder) if self._is_shared(path)]
-        are_here = bool(claim) and claim == mark.get("claim")
-        if not are_here:
+        sent = mark.get("sent") or {}
+        if not claim or claim != mark.get("claim"):
             # no run needs others than rows, which may be large
             there = [p for p in there if p.endswith(_ROWS) or os.path.exists(self.here(p))]
             # A run is skipped if facts.json says that it was done before, and its outputs are the
@@ -191,11 +190,11 @@ class _Bucket:
             if there:
                 Path(self.here(self._checkpoint, "facts.json")).unlink(missing_ok=True)
             self.fetch(*there)
+            sent = {path: state_of(self.here(path)) for path in there}
         # Results without it count as somebody else's.
         os.makedirs(self.here(self._checkpoint), exist_ok=True)
-        was_sent = mark.get("is_sent") is True or not are_here
-        self._sent = {path: state_of(self.here(path)) for path in there} if was_sent else {}
-        self.note({"claim": self._claim or claim, "is_sent": was_sent and not claiming})
+        sent = {path: sent[path] for path in there if path in sent}  # others are gone there
+        self._note({"claim": self._claim if claiming else claim, "sent": sent})
 
     def bring_shards(self) -> list[str]:
         """Replace the shards' files here, but for replies; return the names of their folders."""
@@ -257,19 +256,20 @@ class _Bucket:
 
     def send_changes(self, *endings: str) -> None:
         """Send the files of the subfolder that have changed here; `endings` choose among them."""
+        sent = self._mark().get("sent") or {}
         changed: dict[str, list[int]] = {}  # states by path
         for path in Path(self.here(self.subfolder)).rglob("*"):
             name = path.relative_to(self.root).as_posix()
             if self._is_shared(name) and (not endings or name.endswith(endings)):
                 state = state_of(str(path))
-                if state and state != self._sent.get(name):  # a folder has no state
+                if state and state != sent.get(name):  # a folder has no state
                     changed[name] = state
         # run.json is sent last: whoever finds it there finds all the files that it names.
         run_file = posixpath.join(self.subfolder, RUN_JSON)
         self.send(*[path for path in changed if path != run_file])
         self.send(*[path for path in changed if path == run_file])
         # A file that changes while it is sent differs from this state, and is sent again.
-        self._sent |= changed
+        self._note({"sent": {**sent, **changed}})
 
     def _is_shared(self, path: str) -> bool:
         """Whether a file is sent to the bucket and brought from it."""
@@ -413,7 +413,6 @@ def _send_last(
         with bucket.failing_to_write():
             bucket.send_replies()
             bucket.send_changes()
-            bucket.note({"is_sent": True})
     except StorageFailed as error:
         if isinstance(error, TakenOver):
             taken_over()
