@@ -46,11 +46,10 @@ class _StatedPhrase(NamedTuple):
     phrase: Any
     class_name: Any
     entry: str | int  # the number or key in `data.classes` where it is
+    definition: Any = None
 
 
-def _stated_phrases(
-    classes: StatedClasses,
-) -> list[_StatedPhrase]:
+def _stated_phrases(classes: StatedClasses) -> list[_StatedPhrase]:
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise ClassError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
@@ -61,7 +60,7 @@ def _stated_phrases(
     for key, stated in classes.items():
         if isinstance(stated, Mapping):  # "helmet: {phrases: [hard hat]}", a class and its phrases
             for phrase in _phrases_of_class(key, stated):
-                stated_phrases.append(_StatedPhrase(phrase, key, key))
+                stated_phrases.append(_StatedPhrase(phrase, key, key, stated.get(DEFINITION)))
         else:  # "hard hat: helmet", a phrase and its class
             stated_phrases.append(_StatedPhrase(key, stated, key))
     return stated_phrases
@@ -86,13 +85,11 @@ def _phrases_of_class(name: str, stated: JsonObject) -> Sequence[Any]:
     return phrases
 
 
-def phrases_with_classes(
-    classes: StatedClasses,
-) -> dict[str, str]:
+def phrases_with_classes(classes: StatedClasses) -> dict[str, str]:
     """Return each phrase to look for, with its class; ClassError for wrong `data.classes`."""
     class_of_phrase: dict[str, str] = {}
     first_spelling_of: dict[str, str] = {}  # by what all spellings have in common
-    for phrase, class_name, entry in _stated_phrases(classes):
+    for phrase, class_name, entry, _ in _stated_phrases(classes):
         for text in (phrase, class_name):
             if not isinstance(text, str) or not text.strip():
                 raise ClassError(f"classes: {text!r} is not a text to look for", (entry,))
@@ -107,18 +104,9 @@ def phrases_with_classes(
     return class_of_phrase
 
 
-def definitions_of(
-    classes: StatedClasses,
-) -> dict[str, str]:
-    """Return the definition of each phrase whose class has one; `classes` isn't checked here."""
-    definition_of_phrase: dict[str, str] = {}
-    if not isinstance(classes, Mapping):
-        return definition_of_phrase
-    for name, stated in classes.items():
-        if isinstance(stated, Mapping) and stated.get(DEFINITION):
-            for phrase in stated.get(PHRASES) or [name]:
-                definition_of_phrase[phrase] = stated[DEFINITION]
-    return definition_of_phrase
+def definitions_of(classes: StatedClasses) -> dict[str, str]:
+    """Return the definition of each phrase whose class has one; ClassError as above."""
+    return {each.phrase: each.definition for each in _stated_phrases(classes) if each.definition}
 
 
 def class_of(expression: JsonObject) -> str:
