@@ -17,9 +17,8 @@ from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.paths import open_input
 
 _CHUNK = 2**16  # characters that are read at a time, at the least
-_SPACE = re.compile(r"\s*")
 _AFTER_VALUE = re.compile(r"[\s,:\]}]")  # all that may come after a value
-# Each of these matches what comes before a value. Group 1 matches if the list or object ends there
+# Each of these matches what comes before a value. Group 1 matches if the list ends there
 # instead, as in "[ ]" or after the last item.
 _LIST = re.compile(r"\s*\[\s*(\])?")  # before a list's first item: "[" or "[ ]"
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
@@ -56,10 +55,37 @@ def read_json(path: str) -> Any:
 
 def items_of(file: IO[str]) -> Iterator[str]:
     """Yield the JSON text of a list's items. Raises ValueError, perhaps after some, for no list."""
-    json_text = _PartlyReadJson(file, "[")
-    for _, item_text in json_text.values(_LIST, _ITEM):
-        yield item_text
-    json_text.check_end()
+    decode = json.JSONDecoder().raw_decode
+    text = file.read(_CHUNK)  # the part of the file that is in memory
+    while text.isspace():
+        text = file.read(_CHUNK)
+    if text.lstrip()[:1] != "[":
+        raise ValueError
+    at = 0  # up to where items were read in it
+    before = _LIST  # what comes before the next item
+    while True:
+        match = before.match(text, at)
+        if match and match.lastindex == 1:
+            break
+        try:
+            # Without a match, what comes before the item may go on in the next part.
+            start = match.end() if match else len(text)
+            _, end = decode(text, start)
+            # A number may go on, too: of 12.5, the part may have 12.
+            if not _AFTER_VALUE.match(text, end):
+                raise ValueError
+        except ValueError:
+            # Parts double while an item doesn't fit: so decoding a large one again and again takes
+            # linear time in all.
+            more = file.read(max(_CHUNK, len(text)))
+            if not more:
+                raise
+            text, at = text[at:] + more, 0
+            continue
+        yield text[start:end]
+        at, before = end, _ITEM
+    if text[match.end() :].strip() or file.read().strip():
+        raise ValueError
 
 
 def lists_in(path: str) -> Iterator[tuple[str, int, Any]]:
@@ -152,75 +178,3 @@ class _StrictUtf8:
             # ijson would make a `?` of one half.
             data = _ESCAPES.sub(lambda found: b"\\u half" if found[1] else found[0], data)
         return data
-
-
-class _PartlyReadJson:
-    """A file's JSON text, which is read from its start on, and of which a part is in memory."""
-
-    def __init__(self, file: IO[str], begin: str) -> None:
-        self._file = file
-        self._text = file.read(_CHUNK)  # the part in memory
-        self._at = 0  # the position in it up to which values were read
-        self._decode = json.JSONDecoder().raw_decode
-        if self.character_after(_SPACE) != begin:
-            raise ValueError
-
-    def character_after(self, skipped: re.Pattern[str]) -> str:
-        """Return the character after what a pattern matches, without reading it; "" at the end."""
-        while True:
-            match = skipped.match(self._text, self._at)
-            assert match is not None  # these patterns match an empty text, too
-            # A match at the end of the part may go on in the next one.
-            if match.end() < len(self._text) or not self._more():
-                return self._text[match.end() : match.end() + 1]
-
-    def values(
-        self, opening: re.Pattern[str], between: re.Pattern[str]
-    ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list, or key of an object, with its JSON text, until that ends."""
-        value_and_text = self.value_after(opening)
-        while value_and_text is not None:
-            yield value_and_text
-            value_and_text = self.value_after(between)
-
-    def value_after(self, before: re.Pattern[str]) -> tuple[Any, str] | None:
-        """Read and return a value and its text; None where `before` matches the list's end."""
-        while True:
-            match = before.match(self._text, self._at)
-            if match and match.lastindex == 1:
-                self._at = match.end()
-                return None
-            # Without a match, what comes before the value may go on in the next part. Decoding at
-            # the end of this part fails, so that more is read.
-            start = match.end() if match else len(self._text)
-            try:
-                value, end = self._whole_value(start)
-            except ValueError:
-                if not self._more():  # no more of the file makes it a value
-                    raise
-                continue  # the same once more, with a longer part
-            self._at = end
-            return value, self._text[start:end]
-
-    def _whole_value(self, start: int) -> tuple[Any, int]:
-        """Return the value at a position, and its end; ValueError if the part is too short."""
-        # A number at the part's end may go on: of 12.5, the part may have 12. So the character
-        # after a value is needed, too.
-        value, end = self._decode(self._text, start)
-        if not _AFTER_VALUE.match(self._text, end):
-            raise ValueError
-        return value, end
-
-    def check_end(self) -> None:
-        """Raise ValueError where anything but white space is left in the file."""
-        if self._text[self._at :].strip() or self._file.read().strip():
-            raise ValueError
-
-    def _more(self) -> bool:
-        """Read the next part of the file, and drop what was read; False at the end."""
-        # Parts double while a value doesn't fit: so decoding a large value again and again takes
-        # linear time in all.
-        more = self._file.read(max(_CHUNK, len(self._text)))
-        self._text = self._text[self._at :] + more
-        self._at = 0
-        return bool(more)
