@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
@@ -57,18 +56,6 @@ async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
             await asyncio.to_thread(store.sync)
 
 
-@dataclass
-class _Rows:
-    """How far the rows of a run are."""
-
-    waiting: deque[tuple[int, Row]] = field(default_factory=deque)  # read, not begun, with places
-    taken: int = 0  # read so far
-    replayed: int = 0  # rows for which nothing had to be sent
-    most_ahead: int = LEAST_WINDOW  # rows between the oldest unfinished one and any other
-    # pulsed each time the oldest unfinished one is finished
-    moved_on: asyncio.Event = field(default_factory=asyncio.Event)
-
-
 class Run(Loop):
     """One pass over a source of files."""
 
@@ -89,10 +76,15 @@ class Run(Loop):
         )
         self.notes = self.summary.notes
         self._budget = budget
-        self._rows = _Rows()
+        self._folder = steps[0].storage.checkpoint_folder
+        # rows that are read and not begun, with their places
+        self._rows_waiting: deque[tuple[int, Row]] = deque()
+        self._rows_read = 0  # so far
+        self._replayed = 0  # rows for which nothing had to be sent
+        self._most_ahead = LEAST_WINDOW  # rows between the oldest unfinished one and any other
+        # pulsed each time the oldest unfinished one is finished
+        self._moved_on = asyncio.Event()
         self._are_last_checks_made = False
-        # whether it has come to its first row: then `now` says how far it is
-        self.begun = False
 
     async def execute(self) -> Summary:
         """Take all rows through the steps, put the files in place, and return what was done. The
@@ -114,10 +106,6 @@ class Run(Loop):
                 self.summary.failures.clear()
                 self.stopped.summary = self.summary.to_json()
         return self.summary
-
-    @property
-    def _folder(self) -> str:
-        return self.steps[0].storage.checkpoint_folder
 
     def _servings(self) -> list[Serving]:
         """Return each serving once, though several steps may ask it."""
@@ -151,7 +139,7 @@ class Run(Loop):
                     await self._work_through_with_helpers()
                     # Replies are on disk before any file that was made of them replaces another.
                     await asyncio.to_thread(store.sync)
-                    self._outputs.commit(self._rows.taken)
+                    self._outputs.commit(self._rows_read)
             finally:
                 # while the stores are open: a plain question may still be answered
                 for asking in self.askings.values():
@@ -170,8 +158,7 @@ class Run(Loop):
         # one for each request in flight, and some more for rows between two requests
         worker_count = most_in_flight + max(8, most_in_flight // 8)
         # the window is so large that a slow reply, or a long wait, holds no other row up
-        self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * worker_count)
-        self.begun = True
+        self._most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * worker_count)
         keep = partial(keep_on_disk, self.store, self._folder)
         async with self._with_helpers(self._stopping_run(keep)):
             await self.work_through(worker_count)
@@ -210,25 +197,24 @@ class Run(Loop):
 
     async def take(self) -> Taken | None:
         """Return the next row of the source; make the last checks once there is none."""
-        rows = self._rows
         while self.stopped is None:
-            if not rows.waiting:
+            if not self._rows_waiting:
                 more = await self.source.take(ROWS_AT_ONCE)
-                rows.taken += len(more)
-                rows.waiting.extend(more)
-                if not rows.waiting:
+                self._rows_read += len(more)
+                self._rows_waiting.extend(more)
+                if not self._rows_waiting:
                     await self._make_last_checks()
                     return None
                 continue  # the run may have stopped while they were read
-            place, row = rows.waiting[0]
+            place, row = self._rows_waiting[0]
             # To bound memory, it waits while the row is too far ahead of the oldest unfinished one.
-            if place - self._outputs.next >= rows.most_ahead:
-                await rows.moved_on.wait()
+            if place - self._outputs.next >= self._most_ahead:
+                await self._moved_on.wait()
                 continue
             # Nothing is awaited between taking a row and making its record. So no other worker
             # comes in between, and records are made in the order of rows. Their ids need that:
             # the second row of image x is `x@2`.
-            rows.waiting.popleft()
+            self._rows_waiting.popleft()
             try:
                 record = self.source.record(row)
             except RecordError as error:
@@ -243,7 +229,7 @@ class Run(Loop):
         """Write the row, or have it wait until those before it are finished."""
         self._outputs.put(taken.place, self._outcome(taken, results))
         if self.askings and not work.sent:
-            self._rows.replayed += 1
+            self._replayed += 1
         was_oldest_unfinished = taken.place < self._outputs.next  # which `put` has moved past it
         if was_oldest_unfinished:
             self._wake()
@@ -258,8 +244,8 @@ class Run(Loop):
 
     def _wake(self) -> None:
         """Wake all workers that wait now; those that wait later wait for the next time."""
-        self._rows.moved_on.set()
-        self._rows.moved_on.clear()
+        self._moved_on.set()
+        self._moved_on.clear()
 
     def _outcome(self, taken: Taken, results: Sequence[Result]) -> Outcome:
         if isinstance(taken.record, RecordError):
@@ -293,7 +279,7 @@ class Run(Loop):
         outages = [str(asking.silence) for asking in askings]  # in words; "" for none
         return Now(
             finished=self.summary.records,
-            replayed=self._rows.replayed,
+            replayed=self._replayed,
             failed=self.summary.failed,
             total=total,
             sent=sum(asking.counts["sent"] for asking in askings),
