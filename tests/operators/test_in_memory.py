@@ -32,7 +32,13 @@ from dataflow_grounding import (
     Serving,
     operator,
 )
-from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
+from dataflow_grounding._util.errors import (
+    BrokenRow,
+    ImageBroken,
+    ImageMissing,
+    RecordError,
+    RunStopped,
+)
 from dataflow_grounding.compat import PromptedVQAGenerator
 from dataflow_grounding.testing import CannedAnswers, LoopbackServer, ReceivedRequest
 from tests.support.endpoint import serving_of
@@ -239,6 +245,21 @@ def test_rows_that_fail_are_left_out_and_told_once(
     kept = PhraseGrounder(EmbeddedServing())(rows, on_error="keep", output_key="boxed")
     assert [record["boxed"] is None for record in kept] == [False, True, False, True]
     assert capsys.readouterr().err == ""
+
+
+def test_no_other_row_is_begun_once_an_operator_has_stopped_the_run() -> None:
+    begun = []
+
+    @operator(reads=["n"], writes=["m"])
+    def stops(record: dict[str, Any]) -> dict[str, Any]:
+        begun.append(record["n"])
+        if record["n"] == 0:
+            raise RunStopped("no more")
+        return {"m": 1}
+
+    with pytest.raises(RunStopped, match="no more"):
+        stops([{"n": n} for n in range(200)])
+    assert len(begun) < 20
 
 
 def test_the_first_that_fails_is_raised_and_no_other_row_begun() -> None:
