@@ -166,7 +166,11 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     fetches = getattr(run.spec.block.data, "fetches", False)
     folders_inside = [checkpoints, os.path.join(results, "pictures")]
     new_inside = [folder for folder in folders_inside if not os.path.exists(folder)]
-    new_around = _missing_folders_down_to(results)
+    new_around = []  # the innermost first
+    folder = os.path.abspath(results)
+    while not os.path.exists(folder):
+        new_around.append(folder)
+        folder = os.path.dirname(folder)
     try:
         yield
     finally:
@@ -180,16 +184,6 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
             for folder in new_around:
                 with suppress(OSError):  # it isn't empty, or isn't there
                     os.rmdir(folder)
-
-
-def _missing_folders_down_to(results: str) -> list[str]:
-    """Return the results folder and those above it that don't exist yet, the innermost first."""
-    missing = []
-    folder = os.path.abspath(results)
-    while not os.path.exists(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    return missing
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
@@ -249,16 +243,12 @@ class _RowCheck:
         """Look over the next row; return a problem in words, or None. Raises RecordError."""
         record = self.source.record(row)
         check_labels_were_read(record)
-        if self._should_have_image(record):
+        # where the operator names no column of images, the row may have the usual one
+        has_usual_image = self._step.image_key is None and self.source.image_key in record
+        if has_usual_image or image_column(self._step.operator, record):
             self._check_image(record, row.line)
         self._check_other_columns(record)
         return self._note_id(str(record.image_id), row)
-
-    def _should_have_image(self, record: Record) -> bool:
-        if self._step.image_key is None and self.source.image_key in record:
-            # The operator names no column of images, but the row has the usual one.
-            return True
-        return bool(image_column(self._step.operator, record))
 
     def _check_other_columns(self, record: Record) -> None:
         """Raise what the step could not use: all is called for its errors alone."""
@@ -330,20 +320,11 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         if was_told:
             continue
         where = run.job.input.where(row)
-        if not _begins_with_place(problem, where):
+        begin, _, _ = problem.partition("' ")  # "'/data/photos/a.jpg' is not a readable image"
+        names_place = begin.startswith("'") and begin.endswith(where)  # "photos/a.jpg"
+        if not names_place:
             problem = f"{where}: {problem}"
         findings.problems.append(problem)
-    _tell_of_rows(check, run, findings)
-
-
-def _begins_with_place(problem: str, where: str) -> bool:
-    """Return whether "'/data/photos/a.jpg' is not a readable image" names "photos/a.jpg"."""
-    begin, _, _ = problem.partition("' ")  # "'/data/photos/a.jpg"
-    return begin.startswith("'") and begin.endswith(where)
-
-
-def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
-    """Add remarks once all rows are checked."""
     findings.remarks += _remarks_on_unread_words(run)
     findings.remarks += run.job.input.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
