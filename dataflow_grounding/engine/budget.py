@@ -108,17 +108,6 @@ def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply
     )
 
 
-def no_request_left(most: int | None) -> str:
-    return f"stopped before passing {setting('workflow.max_requests')}={most}"
-
-
-def no_usd_left(usd: float, spent: float, worst: float | None = None) -> str:
-    limit = setting("workflow.budget_usd")
-    so_far = f"stopped before passing {limit}={usd:g}: spent {spent:.4f}"
-    cost = "more than is left" if worst is None else f"{worst:.4f}"
-    return f"{so_far}, and the next request could cost {cost}"
-
-
 class Budget:
     """What a run may send and spend; several threads may share one, under its lock."""
 
@@ -167,7 +156,8 @@ class Budget:
     def _has_room(self, worst: float) -> bool:
         """Return whether there is room now; raises BudgetExceeded where waiting can't help."""
         if self.max_requests is not None and self.sent >= self.max_requests:
-            raise BudgetExceeded(no_request_left(self.max_requests))
+            limit = setting("workflow.max_requests")
+            raise BudgetExceeded(f"stopped before passing {limit}={self.max_requests}")
         if self.usd is None or not worst:  # no limit, or nothing that counts against it
             return True
         if self.spent + self.reserved + worst <= self.usd:
@@ -175,7 +165,11 @@ class Budget:
         # even if all that is in flight turns out to cost nothing
         is_too_small = self.spent + worst > self.usd
         if is_too_small or not self.in_flight:
-            raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
+            limit = setting("workflow.budget_usd")
+            raise BudgetExceeded(
+                f"stopped before passing {limit}={self.usd:g}: spent {self.spent:.4f}, and the next"
+                f" request could cost {worst:.4f}"
+            )
         return False  # for now: what is in flight may cost less than its worst case
 
     def settle(

@@ -12,7 +12,6 @@ from collections.abc import (
     Collection,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from contextlib import contextmanager
@@ -339,9 +338,13 @@ def note_step(step: Step) -> bool:
     """
     noted = noted_steps.get()
     if noted is None:
-        # No pipeline calls it. Or one does, in a thread, which doesn't see `noted_steps`: then this
-        # raises PlanError.
-        _refuse_thread(step.storage, step.operator.name)
+        # No pipeline calls it. Or one does, in a thread, which doesn't see `noted_steps`.
+        strays = step.storage.strays
+        if strays is not None:  # a pipeline is calling its `forward()`
+            name = step.operator.name
+            problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
+            strays.append(problem)  # the pipeline raises it: an error in a thread may get lost
+            raise PlanError(problem)
         return False
     # `output_path` of a step runs the noted steps, if it is asked for now: a script may want to
     # read that file. Here paths are only compared, so that is turned off.
@@ -386,35 +389,25 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
     provider_of = dict.fromkeys(columns, "the input")
     may_have_any_column = False  # because a step may have written columns that it doesn't name
     for step in steps:
-        if not may_have_any_column:
-            _check_reads(step, provider_of)
-        _check_writes(step, provider_of, empty)
-        written = step.operator.writes().values()
-        provider_of.update(dict.fromkeys(written, step.label))
+        reads = step.operator.reads()
+        for role, column in reads.items():
+            is_provided = may_have_any_column or column in provider_of or column in FACT_COLUMNS
+            if not is_provided and role not in step.operator.optional_keys:
+                raise _without_column(step, role, column, there=provider_of.keys())
+        written = step.operator.writes()
+        for role, column in written.items():
+            may_be_filled_in = provider_of.get(column) == "the input" and column in empty
+            is_updated = column in reads.values()  # the step reads what it rewrites
+            if column in provider_of and not (may_be_filled_in or is_updated):
+                whose = f"column {column!r} of {provider_of[column]}"
+                way = step.operator.way_to_rename(role)
+                raise PlanError(f"{step.label} would overwrite {whose}: {way}")
+        provider_of.update(dict.fromkeys(written.values(), step.label))
         if not written:
             may_have_any_column = True
 
 
-def _check_reads(step: Step, provider_of: Mapping[str, str]) -> None:
-    for role, column in step.operator.reads().items():
-        is_provided = column in provider_of or column in FACT_COLUMNS
-        may_be_left_out = role in step.operator.optional_keys
-        if not (is_provided or may_be_left_out):
-            raise _without_column(step, role, column, there=provider_of.keys())
-
-
-def _check_writes(step: Step, provider_of: Mapping[str, str], empty: Collection[str]) -> None:
-    for role, column in step.operator.writes().items():
-        may_be_filled_in = provider_of.get(column) == "the input" and column in empty
-        is_updated = column in step.operator.reads().values()  # the step reads what it rewrites
-        if column in provider_of and not (may_be_filled_in or is_updated):
-            whose = f"column {column!r} of {provider_of[column]}"
-            way = step.operator.way_to_rename(role)
-            raise PlanError(f"{step.label} would overwrite {whose}: {way}")
-
-
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
-    """Return the error of a step whose column, in this role, isn't `there`."""
     if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     columns_there = ", ".join(map(repr, there)) or "none"
@@ -483,14 +476,6 @@ def levels(steps: list[Step]) -> list[list[int]]:
         for column in writes:
             level_after_writing[column] = level + 1
     return groups
-
-
-def _refuse_thread(storage: FileStorage, name: str) -> None:
-    """Raise PlanError where `forward()` calls a step in a thread, which hides it."""
-    if storage.strays is not None:  # a pipeline is calling its `forward()`
-        problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
-        storage.strays.append(problem)  # the pipeline raises it: an error in a thread may get lost
-        raise PlanError(problem)
 
 
 def source_digest(thing: Any) -> str | None:
