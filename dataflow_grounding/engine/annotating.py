@@ -228,25 +228,28 @@ async def annotated_once(
             f"CancelledError in {operator.name}: something that it waited for was cancelled"
         )
     except BaseException as error:  # the operator's own code, perhaps the user's
-        return None, _failure_of_own_code(operator, error)
-
-
-def _failure_of_own_code(operator: Annotator, error: BaseException) -> RecordError:
-    """Return the record's failure; raises StorageFailed where the disk is full."""
-    if isinstance(error, MemoryError) and place_of(error):
-        # The user's own code asked for too much, and would again: say, for a file that claims to
-        # have 10^12 rows. So the machine isn't at fault.
-        return failure_of(operator, error)
-    fault = machine_fault(error)  # None where the machine is short of nothing
-    if isinstance(fault, RunStopped):
-        raise fault from None
-    return fault or failure_of(operator, error)
+        if isinstance(error, MemoryError) and place_of(error):
+            # The user's own code asked for too much, and would again: say, for a file that claims
+            # to have 10^12 rows. So the machine isn't at fault.
+            return None, failure_of(operator, error)
+        fault = machine_fault(error)  # None where the machine is short of nothing
+        if isinstance(fault, RunStopped):
+            raise fault from None
+        return None, fault or failure_of(operator, error)
 
 
 async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
     ask.answers = None  # the operator may set it, by `ask.found`; read at the end
     ask.remarks = []
-    size = await _size_of_prepared_image(operator, record, memo)
+    size = None  # of the one image that it needs
+    image_key = image_column(operator, record)
+    if image_key is not None:
+        if record.get(image_key) is None:
+            check_labels_were_read(record)  # its error says more than that there is no image
+        limits = operator.serving.image_limits if operator.serving else None
+        image = await memo.prepare(record, image_key, limits)
+        if operator.needs_image and operator.looks_at_image:
+            size = image.size
     # It gets a copy as plain JSON, so that a streamed record is the same as one that was written
     # to a file and read again.
     update: Any = operator.annotate(record.updated(as_json(record)), ask)
@@ -261,22 +264,6 @@ async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: Im
     columns = _checked(update, operator)
     columns = _with_added_columns(columns, operator, record, ask, size)
     return _with_settled_phrases(record, update_as_json(columns)), error_of_rest
-
-
-async def _size_of_prepared_image(
-    operator: Annotator, record: Record, memo: ImageMemo
-) -> "Size | None":
-    """Make the image's facts known; return its size if the record gets columns of it."""
-    image_key = image_column(operator, record)
-    if image_key is None:
-        return None
-    if record.get(image_key) is None:
-        check_labels_were_read(record)  # its error says more than that there is no image
-    limits = operator.serving.image_limits if operator.serving else None
-    image = await memo.prepare(record, image_key, limits)
-    if operator.needs_image and operator.looks_at_image:
-        return image.size
-    return None
 
 
 def failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
