@@ -65,8 +65,17 @@ def run_spec(
     if options.dry_run:
         answer(as_json, run.plan(), [run.describe()], indent=1)
         return 0
-    _say_who_is_asked(run, as_json)
-    summary = _executed(run, engine, as_json)
+    # Where there are obstacles nobody is asked; programs read the model in `run.json`.
+    if not as_json and not run.job.obstacles():
+        say(f"{run.spec.autolabel_type} asks {run.who}.")
+    for remark in run.remarks:
+        say(f"Note: {remark}.")
+    try:
+        summary = execute_spec(run, engine)
+    except RunStopped as stopped:
+        if as_json:
+            say_json({"stopped": str(stopped), **(stopped.summary or {})})
+        raise
     if summary.done and not options.no_report:
         _report(run, summary, silent=options.no_progress)
     if as_json:
@@ -74,23 +83,6 @@ def run_spec(
     else:
         _say_what_was_done(run, summary, in_pilot=pilot is not None)
     return summary.exit_code
-
-
-def _say_who_is_asked(run: SpecRun, as_json: bool) -> None:
-    """Where there are obstacles nobody is asked; programs read the model in `run.json`."""
-    if not as_json and not run.job.obstacles():
-        say(f"{run.spec.autolabel_type} asks {run.who}.")
-    for remark in run.remarks:
-        say(f"Note: {remark}.")
-
-
-def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
-    try:
-        return execute_spec(run, engine)
-    except RunStopped as stopped:
-        if as_json:
-            say_json({"stopped": str(stopped), **(stopped.summary or {})})
-        raise
 
 
 def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:

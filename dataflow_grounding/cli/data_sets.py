@@ -119,7 +119,12 @@ def _missed_ratios(parts: JsonObject, weights: dict[str, float], alike: int) -> 
     """Why parts have other sizes than were asked for; "" where the sizes are near enough."""
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
-    why = _why_not_as_asked(total, alike)
+    why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
+    if alike:
+        why = (
+            "pictures that are nearly the same stay together, which leaves"
+            f" {total - alike:,} of {total:,} to divide"
+        )
     empty = [name for name in counts if not counts[name]]
     if empty:
         return f"without a record: {', '.join(empty)}, because {why}"
@@ -131,15 +136,6 @@ def _missed_ratios(parts: JsonObject, weights: dict[str, float], alike: int) -> 
     shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
     asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())
     return f"the parts are {shares}, not {asked_shares}: {why}"
-
-
-def _why_not_as_asked(total: int, alike: int) -> str:
-    if alike:
-        return (
-            "pictures that are nearly the same stay together, which leaves"
-            f" {total - alike:,} of {total:,} to divide"
-        )
-    return f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:

@@ -147,7 +147,9 @@ def import_(
         file = os.path.join(out, name)
         if os.path.exists(file):
             raise InputError(f"{file} is there already: choose another folder")
-    source = _source_format(format, options, strict)
+    source = format_to_read(format, **options)
+    source.bad = BadEntries(stops=strict)
+    source.strict = strict
     # Reading the records also sets `preamble`, `passed_over`, `bad` and `remarks` of `source`.
     count, remarks_on_records = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
@@ -167,13 +169,6 @@ def import_(
     return int(source.bad.count > 0 or count == 0)
 
 
-def _source_format(name: str, options: dict[str, int | str], strict: bool) -> Format:
-    source = format_to_read(name, **options)
-    source.bad = BadEntries(stops=strict)
-    source.strict = strict
-    return source
-
-
 def _import_records(
     path: str, source: Format, folder: str, annotations: str
 ) -> tuple[int, list[str]]:
@@ -187,7 +182,11 @@ def _import_records(
         with closing(writer):  # which removes the file, unless it was committed
             with _pictures_at_end(source, out):
                 remarks = _write_records(writer, path, source, folder)
-                _refuse_if_empty(path, source, writer.count)
+                # What was passed over is printed: then a source without records is all right.
+                if not writer.count and not _positive(source.passed_over):
+                    raise InputError(
+                        f"{path} holds nothing to read: no picture, line or entry of this format"
+                    )
             writer.commit()
     except BaseException:  # also Ctrl-C
         if is_new_folder:
@@ -239,12 +238,6 @@ def _write_records(writer: RowWriter, path: str, source: Format, folder: str) ->
             f" {first_missing}: {_ROOT_TO_NAME}"
         )
     return remarks
-
-
-def _refuse_if_empty(path: str, source: Format, count: int) -> None:
-    """A source without records is all right if it passed something over: that is printed."""
-    if not count and not _positive(source.passed_over):
-        raise InputError(f"{path} holds nothing to read: no picture, line or entry of this format")
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:

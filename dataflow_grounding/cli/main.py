@@ -99,7 +99,12 @@ class _LazyGroup(click.Group):
         targets = targets_of("commands")  # other packages': "their_package.module:command"
         target = targets.get(name) or targets.get(cmd_name)
         if target:
-            return _command_of_another_package(target, cmd_name, ctx)
+            module_name, _, attribute = target.partition(":")
+            command = getattr(importlib.import_module(module_name), attribute, None)
+            if isinstance(command, click.Command):
+                return command
+            wrong = f"{cmd_name!r}: {target} of another package is no click command"
+            raise click.UsageError(wrong, ctx)
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -134,14 +139,6 @@ class _LazyGroup(click.Group):
 
 def _other_packages_commands() -> list[str]:
     return [name for name in targets_of("commands") if name not in COMMANDS]
-
-
-def _command_of_another_package(target: str, name: str, ctx: click.Context) -> click.Command:
-    module_name, _, attribute = target.partition(":")
-    command = getattr(importlib.import_module(module_name), attribute, None)
-    if not isinstance(command, click.Command):
-        raise click.UsageError(f"{name!r}: {target} of another package is no click command", ctx)
-    return command
 
 
 def _command_in(module_name: str, name: str) -> click.Command:

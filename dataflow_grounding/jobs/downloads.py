@@ -116,16 +116,19 @@ class Fetcher:
         """Return the bytes of a picture, or why there are none; a later try may get them."""
         import aiohttp
 
+        no_picture = f"no picture from {shown_address(url)}"
         try:
             return await asyncio.wait_for(self._bytes(session, url), SECONDS)
         except BrokenRow as error:
-            return _to_be_tried_again(error)
+            broken = error
         except asyncio.TimeoutError:
-            why = f"it took more than {SECONDS} s"
+            broken = BrokenRow(f"{no_picture}: it took more than {SECONDS} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # aiohttp's texts may repeat the address, with its secrets; some errors have no text.
             why = str(error).replace(url, shown_address(url)) or type(error).__name__
-        return _to_be_tried_again(BrokenRow(f"no picture from {shown_address(url)}: {why}"))
+            broken = BrokenRow(f"{no_picture}: {why}")
+        broken.passing = True  # a later run tries again
+        return broken
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
         """Return the bytes at an address, or at the one that its redirects lead to."""
@@ -182,11 +185,6 @@ async def _body_of(response: "aiohttp.ClientResponse", no_picture: str) -> bytes
         if len(data) > MAX_BYTES:
             raise BrokenRow(f"{no_picture}: it has more than {MAX_BYTES >> 20} MiB")
     return bytes(data)
-
-
-def _to_be_tried_again(error: BrokenRow) -> BrokenRow:
-    error.passing = True  # a later run tries again
-    return error
 
 
 class Downloads(Fetcher):

@@ -131,25 +131,20 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
     """Name the folder of each step, and return the steps. Raises SpecError."""
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
-        _refuse_as_folder(step.operator.name)
+        name = step.operator.name
+        try:
+            within(".", f"step_{name}")
+            is_of_folder = "/" in name
+        except InputError:
+            is_of_folder = True
+        if is_of_folder:
+            raise SpecError(
+                f"operator {name!r}: a name with a slash or a control character names no folder:"
+                " give it another `name`"
+            )
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
     return steps
-
-
-def _refuse_as_folder(name: str) -> None:
-    """Raises SpecError for an operator's name that can't be part of a folder's name."""
-    culprit = ""
-    if "/" in name or "\\" in name:
-        culprit = "slash"
-    else:
-        try:
-            within(".", f"step_{name}")
-        except InputError:
-            culprit = "control character"  # without a slash, `within` refuses only these
-    if culprit:
-        what = f"a name with a {culprit} names no folder: give it another `name`"
-        raise SpecError(f"operator {name!r}: {what}")
 
 
 def wanted_steps(all_steps: list[Step], wanted: Sequence[str]) -> list[Step]:

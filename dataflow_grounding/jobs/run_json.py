@@ -50,17 +50,20 @@ def _facts(
     run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
 ) -> JsonObject:
     facts_by_label = _facts_of_operators(run)
+    state = "unfinished"
     what_was_done = None
     costs_of_steps = None
     if summary is not None:
+        state = "finished"
         what_was_done = summary.to_json()
         costs_of_steps = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
     elif stopped is not None:
         # Its costs aren't added up: stores may be large, and a stop should be quick.
+        state = "stopped"
         what_was_done = stopped.summary
     # The keys come in the order in which people read them.
     return {
-        "state": _state(summary, stopped),
+        "state": state,
         "stopped_by": str(stopped) if stopped else None,
         "version": __version__,
         "started": _time_in_words(started),
@@ -87,12 +90,6 @@ def _facts_of_operators(run: SpecRun) -> JsonObject:
         if isinstance(step.operator, Operator):
             facts_by_label[step.label] = _facts_of(step.operator)
     return facts_by_label
-
-
-def _state(summary: Summary | None, stopped: RunStopped | None) -> str:
-    if summary is not None:
-        return "finished"
-    return "stopped" if stopped else "unfinished"
 
 
 def _time_in_words(seconds: float) -> str:

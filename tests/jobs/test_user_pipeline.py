@@ -520,7 +520,7 @@ OF_MOODS = {
     "MODULEending:Moods": "can't be imported: SystemExit: 0 (WORK/MODULEending.py, line 1)",
     "MODULEneedy:Moods": "module 'MODULEneedy' needs 'not_installed', which is not installed",
     "image_groundin": "is it 'image_grounding'?",
-    "MODULE:Astray": "operator '../mood': a name with a slash names no folder",
+    "MODULE:Astray": "operator '../mood': a name with a slash or a control character names no folder",
     "MODULE:Needy": "and what moods.settings holds as keyword arguments: missing a",
     "MODULE:Skipping": "MODULE:Skipping: forward() should run each operator on a step() of",
 }
