@@ -8,7 +8,6 @@ disk, and stay.
 import errno
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from secrets import token_hex
@@ -57,50 +56,6 @@ def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
     with suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, mode.replace("w", "x"), **how)
-
-
-def locked_file(path: str) -> IO[str]:
-    """Open a new file, locked if possible. OSError where another process is writing it."""
-    remove_leftover(path)
-    file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
-    _lock(file, path)
-    return file
-
-
-def remove_leftover(path: str) -> None:
-    """Remove what a killed run has left. OSError where another process is writing it."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISREG(os.lstat(path).st_mode):  # no link, folder or pipe
-            # The file is of a run that was killed, or of one at work: that one holds the lock, and
-            # `_lock` raises.
-            with open(path, encoding="utf-8") as leftover:
-                _lock(leftover, path)
-                # Another process may have put its own file there before we had the lock.
-                if not is_at(leftover, path):
-                    raise _being_written(path)
-                os.unlink(path)
-
-
-def _lock(file: IO[str], path: str) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _being_written(path) from None
-    except OSError:
-        pass  # there are no locks here: the writer asks `is_at` in the end whose file it is
-
-
-def _being_written(path: str) -> OSError:
-    return OSError(errno.EBUSY, "another process is writing it", path)
-
-
-def is_at(file: IO[str], path: str) -> bool:
-    """Return whether an open file is still the one at its path; False where that can't be told."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
-    return False
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:

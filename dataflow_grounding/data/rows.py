@@ -10,6 +10,7 @@ import filecmp
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
@@ -23,13 +24,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     errors_as,
 )
-from dataflow_grounding._util.files import (
-    is_at,
-    locked_file,
-    remove_leftover,
-    whole_file,
-    write_bytes,
-)
+from dataflow_grounding._util.files import new_file, whole_file, write_bytes
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.json_lists import items_of, json_file, read_json
@@ -172,8 +167,15 @@ class RowWriter:
         self.file_type = file_type_of(path)
         self._part = _part_of(path)
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file: IO[str] = locked_file(self._part)
+        self._file = self._open_part()
         self.count = 0
+
+    def _open_part(self) -> IO[str]:
+        """Open the temporary file, locked if possible."""
+        remove_unfinished(self.path)
+        file: IO[str] = new_file(self._part, "w", encoding="utf-8", newline="\n")
+        _lock(file, self._part)
+        return file
 
     def write(self, record: Mapping[str, object]) -> None:
         """Add one row."""
@@ -195,7 +197,7 @@ class RowWriter:
         written_before = f"{self._part}.before"
         self._file.close()
         os.replace(self._part, written_before)
-        self._file = locked_file(self._part)
+        self._file = self._open_part()
         try:
             with open(written_before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
@@ -215,8 +217,8 @@ class RowWriter:
         if self.file_type != "jsonl":
             self._convert()
         os.fsync(self._file.fileno())
-        if not is_at(self._file, self._part):
-            raise OSError(errno.EBUSY, "another process is writing it", self._part)
+        if not _is_at(self._file, self._part):
+            raise _being_written(self._part)
         os.replace(self._part, self.path)
         self._file.close()
 
@@ -246,7 +248,7 @@ class RowWriter:
         if self._file.closed:  # after `commit`: by now a file of that name may be somebody else's
             return
         with suppress(OSError):
-            if is_at(self._file, self._part):
+            if _is_at(self._file, self._part):
                 os.remove(self._part)
         with suppress(OSError):  # the disk may be full for what is buffered, which isn't wanted
             self._file.close()
@@ -257,8 +259,42 @@ def _part_of(path: str) -> str:
 
 
 def remove_unfinished(path: str) -> None:
-    """Remove what a RowWriter of `path` has left, where its process was killed."""
-    remove_leftover(_part_of(path))
+    """Remove what a RowWriter of `path` has left, where its process was killed. OSError where
+    another process is writing it.
+    """
+    part = _part_of(path)
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(os.lstat(part).st_mode):  # no link, folder or pipe
+            # The file is of a run that was killed, or of one at work: that one holds the lock, and
+            # `_lock` raises.
+            with open(part, encoding="utf-8") as leftover:
+                _lock(leftover, part)
+                # Another process may have put its own file there before we had the lock.
+                if not _is_at(leftover, part):
+                    raise _being_written(part)
+                os.unlink(part)
+
+
+def _lock(file: IO[str], path: str) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _being_written(path) from None
+    except OSError:
+        pass  # there are no locks here: the writer asks `_is_at` in the end whose file it is
+
+
+def _being_written(path: str) -> OSError:
+    return OSError(errno.EBUSY, "another process is writing it", path)
+
+
+def _is_at(file: IO[str], path: str) -> bool:
+    """Whether an open file is still the one at its path; False where that can't be told."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def write_rows(path: str, rows: Iterable[Mapping[str, object]]) -> None:
