@@ -20,7 +20,7 @@ class NumberTable:
         slot = self._slot((key & ALL_BITS) or 1)
         return self._values[slot] if self._keys[slot] else None
 
-    def set(self, key: int, value: int) -> None:
+    def __setitem__(self, key: int, value: int) -> None:
         """Give `key` the number `value` (0 to 2**64 - 1)."""
         key = (key & ALL_BITS) or 1  # 0 marks a free slot
         slot = self._slot(key)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.threads import Turn
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import JsonObject, Record, Update
@@ -29,7 +28,7 @@ from dataflow_grounding.engine.plan import (
     with_unseen,
 )
 from dataflow_grounding.engine.reply_log import ReplyLog
-from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
+from dataflow_grounding.engine.source import IMAGE_COLUMN, RowsOfImage, identify, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.display import ShownRecord
 from dataflow_grounding.images.image import find_image, let_go
@@ -67,7 +66,7 @@ def annotate_all(
     operator: Annotator, given: Sequence[JsonObject], *, until_failure: bool = False
 ) -> list[RowInMemory]:
     """Annotate a caller's rows. With `until_failure`, none is begun once one has failed."""
-    rows_of_image = NumberTable()
+    rows_of_image: RowsOfImage = {}
     rows = [_read(operator, row, place, rows_of_image) for place, row in enumerate(given)]
     options = current_options.get()
     counter = counter_for_memory(options)
@@ -106,7 +105,7 @@ def _turn_of(operator: Annotator) -> Turn:
 
 
 def _read(
-    operator: Annotator, given: JsonObject, place: int, rows_of_image: NumberTable
+    operator: Annotator, given: JsonObject, place: int, rows_of_image: RowsOfImage
 ) -> RowInMemory:
     """Read a caller's row; call it in the order of rows."""
     image_key = operator.reads().get("image")

@@ -99,7 +99,7 @@ class KeyedLog:
             self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
-        self._offsets.set(int(key[:_INDEXED], 16), offset)
+        self._offsets[int(key[:_INDEXED], 16)] = offset
         return line
 
     def _write(self) -> None:
@@ -153,7 +153,7 @@ class KeyedLog:
                     break
                 index_key = _index_key_of(line)
                 if index_key is not None:
-                    self._offsets.set(index_key, offset)
+                    self._offsets[index_key] = offset
                     self._look_at(line, offset)
                 offset += len(line)
         return offset

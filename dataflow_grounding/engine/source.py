@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -53,8 +53,12 @@ LONGEST_SHAPE = 50
 IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step names another
 
 
+RowsOfImage: TypeAlias = "dict[int, int] | NumberTable"
+"""How many rows each image had so far, and who has which id: hashes and numbers."""
+
+
 def identify(
-    record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
+    record: Record, image_key: str, image_root: str | None, rows_of_image: RowsOfImage
 ) -> None:
     """Give a record `image_id` and `occurrence` (1 for `x@2`); call it in the order of rows."""
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
@@ -72,14 +76,14 @@ def identify(
     # x@2 may be the `image_id` that an earlier row states itself: then this one is x@3
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
         record.occurrence += 1  # which changes `unique_id`
-    rows_of_image.set(hash(image_id), earlier_count + 1)
+    rows_of_image[hash(image_id)] = earlier_count + 1
     if record.occurrence:
         # the other way round: a later row that states `image_id` x@2 is a second row of x@2
-        rows_of_image.set(hash(record.unique_id), 1)
+        rows_of_image[hash(record.unique_id)] = 1
 
 
 def _distinct_image_id(
-    record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
+    record: Record, image_key: str, image_root: str | None, rows_of_image: RowsOfImage
 ) -> str | None:
     """Return the row's own id, else one from its picture's path that pictures rarely share."""
     image_id = image_id_of(record, image_key, image_root)
@@ -100,19 +104,19 @@ def _distinct_image_id(
     return file_name
 
 
-def _owns_or_takes(candidate: str, file_name: str, rows_of_image: NumberTable) -> bool:
+def _owns_or_takes(candidate: str, file_name: str, rows_of_image: RowsOfImage) -> bool:
     """Return whether a picture has this id; it gets the id if no picture has it."""
     # next to counts of rows, the table has each id's owner: a hash of the picture's `file_name`
     owner_key = hash((candidate, "whose"))
     own_hash = hash(file_name) & ALL_BITS
     owner = rows_of_image.get(owner_key)
     if owner is None:
-        rows_of_image.set(owner_key, own_hash)
+        rows_of_image[owner_key] = own_hash
         return True
     return owner == own_hash
 
 
-def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
+def _numbered_id(image_id: str, path: str, rows_of_image: RowsOfImage) -> str:
     """Return `x` for the first path of this name, `x~2` for the second; each keeps its number."""
     path_key = hash((image_id, path))
     # a tuple, because `identify` counts rows at the hash of the id itself
@@ -120,8 +124,8 @@ def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
     number = rows_of_image.get(path_key)
     if number is None:
         number = (rows_of_image.get(last_number_key) or 0) + 1
-        rows_of_image.set(last_number_key, number)
-        rows_of_image.set(path_key, number)
+        rows_of_image[last_number_key] = number
+        rows_of_image[path_key] = number
     return image_id if number == 1 else f"{image_id}~{number}"
 
 

@@ -19,7 +19,6 @@ from dataflow_grounding._util.errors import (
     UnreadableReply,
     errors_as,
 )
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_input
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
@@ -39,7 +38,7 @@ from dataflow_grounding.data.records import (
     whole_number,
 )
 from dataflow_grounding.data.rows import file_type_of, read_rows
-from dataflow_grounding.engine.source import identify
+from dataflow_grounding.engine.source import RowsOfImage, identify
 from dataflow_grounding.english.spans import Span, clean_caption, find_spans, nearest_place
 from dataflow_grounding.formats.format import Format, is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
@@ -286,7 +285,7 @@ def complete_rows(
 
 
 def _identified(rows: Iterable[Update]) -> Iterator[Record]:
-    rows_of_image = NumberTable()  # so that ids of rows without their own differ
+    rows_of_image: RowsOfImage = {}  # so that ids of rows without their own differ
     count_without_picture = 0
     for row in rows:
         record = Record(row)

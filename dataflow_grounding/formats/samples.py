@@ -9,7 +9,6 @@ from itertools import chain
 from typing import TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import ScoredBox, things_of
 from dataflow_grounding.data.bad_entries import SKIPPED
@@ -28,7 +27,7 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
-from dataflow_grounding.engine.source import identify
+from dataflow_grounding.engine.source import RowsOfImage, identify
 from dataflow_grounding.english.spans import Span, find_spans
 from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import ExportPictures, Picture
@@ -139,7 +138,7 @@ class SampleMaker:
         self._whole_pictures = WholePictures(select, format)
         # Expressions without ids get some that are made of the picture's path. This counts the rows
         # of each picture, by the hash of its image_id, so that ids of several rows differ.
-        self._rows_of_image = NumberTable()
+        self._rows_of_image: RowsOfImage = {}
         self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record = Record({})
         """The record of the sample that was made last."""
