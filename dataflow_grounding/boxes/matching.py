@@ -8,8 +8,8 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
-from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
-from dataflow_grounding.data.records import JsonObject, is_number
+from dataflow_grounding.boxes.geometry import Bbox, iou
+from dataflow_grounding.data.expressions import Instance
 
 ScoredBox: TypeAlias = tuple[Bbox, float | None]
 """A box in pixels, and how sure it is."""
@@ -21,13 +21,8 @@ SAME = 0.5  # IoU from which two boxes mean the same thing
 ONE_OF_CLASS = 0.75
 
 
-def scored_boxes(instances: Iterable[JsonObject]) -> list[ScoredBox]:
-    """Return the boxes of instances that are rows."""
-    boxes: list[ScoredBox] = []
-    for instance in instances:
-        score = instance.get("score")
-        boxes.append((box_of(instance["bbox"]), score if is_number(score) else None))
-    return boxes
+def scored_boxes(instances: Iterable[Instance]) -> list[ScoredBox]:
+    return [(instance.bbox, instance.score) for instance in instances]
 
 
 def each_thing_once(phrases: Sequence[Sequence[ScoredBox]]) -> list[list[int]]:

@@ -189,13 +189,13 @@ def stats_command(
 
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
     row = FIGURES[name]
-    if row.get("kind") == "table":
+    if row.kind == "table":
         if figure:
-            say(f"{row['about']}: {len(figure):,}", err=False)
+            say(f"{row.about}: {len(figure):,}", err=False)
         for line in class_lines(figure, _MOST_CLASSES):
             say(f"  {line}", err=False)
         return
-    say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
+    say(f"{row.about}: {_shown(figure, row.kind)}", err=False)
     if figure:  # 0, or None with --no-pictures: there are no groups to show
         for group in groups[:_MOST_GROUPS]:
             say(f"  {_alike_pictures(group)}", err=False)
@@ -206,7 +206,7 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
 
 
 def _says_something(name: str, figure: Any) -> bool:
-    if figure and FIGURES[name].get("kind") == "grid":
+    if figure and FIGURES[name].kind == "grid":
         boxes: int = sum(map(sum, figure))
         return boxes >= _FEWEST_MAPPED
     return bool(figure)
@@ -218,12 +218,12 @@ def _say_folded(names: Sequence[str], figures: JsonObject) -> None:
     for name in names:
         row = FIGURES[name]
         is_measured = figures[name] is not None
-        is_count = row.get("kind") not in ("grid", "table")  # a map or a table isn't
+        is_count = row.kind not in ("grid", "table")  # a map or a table isn't
         # Leaks are pictures that several data sets share. They are among `names` only for a single
         # one, which can't have any.
         is_possible = name != "leaks"
         if is_measured and is_count and is_possible:
-            empty.append(row["about"])
+            empty.append(row.about)
     if empty:
         say(f"nothing of: {'; '.join(empty)}", err=False)
     if names:
@@ -236,7 +236,7 @@ def _alike_pictures(group: Sequence[Place]) -> str:
     return " = ".join(f"{place.picture} ({place.data_set})" for place in group)
 
 
-def _shown(value: Any, kind: str | None) -> str:
+def _shown(value: Any, kind: str) -> str:
     if value is None:
         return "-"
     if kind == "share":
@@ -319,7 +319,7 @@ def lint_command(
     findings: list[JsonObject] = []  # for the JSON; otherwise they are printed as they come
     for line, (rule, where, _) in lint(data, rules, image_root=image_root, read=reads_pictures):
         counts[rule] += 1
-        message = f"{RULES[rule]['finds']}: {where}"
+        message = f"{RULES[rule]}: {where}"
         if as_json:
             findings.append({"file": path, "line": line, "rule": rule, "message": message})
         else:

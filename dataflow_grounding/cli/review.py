@@ -2,14 +2,14 @@
 
 import getpass
 from contextlib import suppress
+from dataclasses import asdict
 
 import click
 
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
-from dataflow_grounding.data.records import JsonObject
-from dataflow_grounding.review.applying import apply_decisions
-from dataflow_grounding.review.certificate import certificate_lines, certify
+from dataflow_grounding.review.applying import Applied, apply_decisions
+from dataflow_grounding.review.certificate import certify
 from dataflow_grounding.review.reviewable import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
@@ -88,23 +88,23 @@ def apply_command(
     """
     # Downloaded decisions are added to RESULTS' reviews.jsonl, of which all are applied.
     applied = apply_decisions(results, out, downloads)
-    for line in applied["refused"]:
+    for line in applied.refused:
         say(f"Not taken: {line}")
-    answer(as_json, applied, _lines_on_applied(applied))
-    return 1 if applied["refused"] else 0
+    answer(as_json, asdict(applied), _lines_on_applied(applied))
+    return 1 if applied.refused else 0
 
 
-def _lines_on_applied(applied: JsonObject) -> list[str]:
+def _lines_on_applied(applied: Applied) -> list[str]:
     lines = [
-        f"{applied['reviewed']}: {counted(applied['records'], 'record')} with"
-        f" {counted(applied['decisions'], 'decision')}. Phrases whose boxes are all right:"
-        f" {applied['verified']:,}; with a wrong one: {applied['rejected']:,}"
+        f"{applied.reviewed}: {counted(applied.records, 'record')} with"
+        f" {counted(applied.decisions, 'decision')}. Phrases whose boxes are all right:"
+        f" {applied.verified:,}; with a wrong one: {applied.rejected:,}"
     ]
-    if applied["outlines_left_out"]:
-        outlines = counted(applied["outlines_left_out"], "outline")
+    if applied.outlines_left_out:
+        outlines = counted(applied.outlines_left_out, "outline")
         lines.append(f"left out, as their boxes were resized: {outlines}")
-    if applied["boxes_left_out"]:
-        left_out = counted(applied["boxes_left_out"], "box")
+    if applied.boxes_left_out:
+        left_out = counted(applied.boxes_left_out, "box")
         lines.append(f"left out, as they were rejected: {left_out}")
     return lines
 
@@ -138,6 +138,5 @@ def certify_command(
     Exit codes: 0 done, 1 --max-error may be exceeded.
     """
     certificate = certify(results, max_error)
-    answer(as_json, certificate, certificate_lines(certificate, results))
-    target = certificate["target"]  # None without --max-error
-    return 1 if target and not target["accepted"] else 0
+    answer(as_json, certificate.to_json(), certificate.lines(results))
+    return 0 if certificate.is_accepted else 1

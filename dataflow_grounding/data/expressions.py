@@ -45,10 +45,13 @@ def _id(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
+    if not is_number(value):
+        value = without_numpy(value)
     return value if is_number(value) else None
 
 
-def _span(value: Any) -> Span | None:
+def read_span(value: Any) -> Span | None:
+    """Return a pair of whole numbers; None for what is none."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return None
     start, end = value
@@ -57,7 +60,8 @@ def _span(value: Any) -> Span | None:
     return start, end
 
 
-def _bbox(value: Any) -> Bbox | None:
+def read_bbox(value: Any) -> Bbox | None:
+    """Return four finite numbers; None for what is none."""
     if not is_box(value):  # its numbers may be NumPy's
         value = without_numpy(value)
         if not is_box(value):
@@ -76,7 +80,7 @@ def _boxes(value: Any) -> "list[Instance] | None":
         return None
     boxes = []
     for item in value:
-        if not isinstance(item, dict) or _bbox(item.get("bbox")) is None:
+        if not isinstance(item, dict) or read_bbox(item.get("bbox")) is None:
             return None
         boxes.append(Instance.from_json(item))
     return boxes
@@ -175,18 +179,30 @@ class Annotation:
                 row.setdefault(key, None)  # a check couldn't decide: not that none was made
         return row
 
-    def without(self: A, *keys: str) -> A:
-        """Return a copy whose JSON lacks these keys."""
+    def stated(self, key: str) -> Any:
+        """Return the JSON under a key, also where it is no value of the field's type."""
+        if key in self.extra:
+            return self.extra[key]
+        return _json_of(self.__dict__.get(self._name_of.get(key, "")))
+
+    def with_null(self: A, *keys: str) -> A:
+        """Return a copy whose JSON has null under these keys."""
         bare = self.copy()
         fields = bare.__dict__
         for key in keys:
             name = self._name_of.get(key)
             if name in fields:
                 fields[name] = None
-            if key in self.extra:
+            if key in bare.extra:
                 bare.extra = {other: bare.extra[other] for other in bare.extra if other != key}
-            if key in self.keys:
-                bare.keys = tuple(other for other in bare.keys if other != key)
+            if key not in bare.keys:
+                bare.keys = (*bare.keys, key)
+        return bare
+
+    def without(self: A, *keys: str) -> A:
+        """Return a copy whose JSON lacks these keys."""
+        bare = self.with_null(*keys)
+        bare.keys = tuple(key for key in bare.keys if key not in keys)
         return bare
 
 
@@ -246,7 +262,7 @@ class Instance(Annotation):
 
     FIELDS: ClassVar[Mapping[str, Field]] = {
         "bbox_id": Field("bbox_id", str, _id),
-        "bbox": Field("bbox", None, _bbox),
+        "bbox": Field("bbox", None, read_bbox),
         "score": Field("score", float, _number),
         "region_id": Field("region_id", int),
         "evidence": Field("evidence", str),
@@ -305,7 +321,7 @@ class Region(Annotation):
     proposed_by: str | None = None
 
     FIELDS: ClassVar[Mapping[str, Field]] = {
-        "bbox": Field("bbox", None, _bbox),
+        "bbox": Field("bbox", None, read_bbox),
         "type": Field("type", str),
         "color": Field("color", str),
         "description": Field("description", str),
@@ -387,8 +403,8 @@ class Expression(Annotation):
         "change": Field("change", str),
         "changed_from": Field("changed_from", str),
         "class": Field("class_name", str),
-        "char_span": Field("char_span", None, _span),
-        "caption_span": Field("caption_span", None, _span),
+        "char_span": Field("char_span", None, read_span),
+        "caption_span": Field("caption_span", None, read_span),
         "noun_chunk": Field("noun_chunk", str),
         "instances": Field("instances", list),
         "rejected": Field("rejected", None, _boxes),
@@ -487,7 +503,7 @@ def _instance(item: Any, where: str) -> Instance:
     if "bbox_score" in item:
         instance = instance.without("bbox_score")
         if instance.score is None:
-            instance.score = _number(without_numpy(item["bbox_score"]))
+            instance.score = _number(item["bbox_score"])
     if "score" not in instance.keys:
         instance.keys = (*instance.keys, "score")
     return instance
@@ -542,7 +558,7 @@ def read_any_expressions(record: Record) -> list[Expression]:
             rows.append({"text": text or f"region {number}", "instances": boxes})
         else:
             rows.append(item)  # `read_expressions` says what is wrong with it
-    return read_expressions(record.updated({key: rows}), key)
+    return read_expressions(Record({**record, key: rows}), key)
 
 
 def read_regions(record: Record, key: str) -> list[Region]:

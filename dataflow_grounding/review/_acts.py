@@ -14,17 +14,25 @@ wherever its name is found: in the same run again, in a later step, in another f
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import GroundingError, InputError
-from dataflow_grounding.boxes.geometry import Size, area, box_of, clamp
-from dataflow_grounding.boxes.regions import with_corners
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp
 from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import (
+    Expression,
+    Instance,
+    Span,
+    read_bbox,
+    read_span,
+)
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
+    Update,
     annotated_column,
     caption_of_spans,
-    is_box,
     is_number,
     stated_size,
 )
@@ -37,14 +45,79 @@ from dataflow_grounding.review._overlay import (
     reviewer_verdict,
     standing_expressions,
 )
-from dataflow_grounding.review._record_view import Expression, file_of_picture
+from dataflow_grounding.review._record_view import file_of_picture
 
-Act: TypeAlias = dict[str, Any]
+Spans: TypeAlias = dict[str, Span | None]
+"""Places of a phrase: `char_span`, and `caption_span` where it is known."""
 
-# Columns of an expression that are wrong once its text has changed.
-_TEXT_COLUMNS = ("noun_chunk", "caption_span")
+_SPANS = ("char_span", "caption_span")
+_KINDS = ("added", "gone", "absent", "text", "new")  # what an act says, if it isn't `right`
 _SAME_SIZE = 0.02  # px: corners that a person drew are rounded to hundredths
 _MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
+
+
+@dataclass(frozen=True)
+class Act:
+    """One thing that is said of a phrase, or of a box of it."""
+
+    phrase: str
+    says: str = "right"  # or one of _KINDS
+    boxes: list[Bbox] | None = None
+    span: Span | None = None
+    box: Bbox | None = None
+    right: bool | None = None  # None takes the verdict on a phrase back
+    corners: Bbox | None = None
+    text: str = ""  # the new one
+    spans: Spans = field(default_factory=dict)  # of a new text, or of a phrase that is added
+    new: Instance | None = None
+
+    @classmethod
+    def from_json(cls, row: Any) -> "Act":
+        """Read an act. Raises TypeError, KeyError, ValueError or BrokenRow for what is none."""
+        right = row.get("right")
+        if not isinstance(row["phrase"], str) or not isinstance(right, bool | None):
+            raise TypeError
+        if not isinstance(row.get("text", ""), str):
+            raise TypeError
+        corners = {key: read_bbox(row[key]) for key in ("box", "corners") if key in row}
+        if None in corners.values():
+            raise ValueError
+        boxes = row.get("boxes")
+        spans = row.get("added", row)
+        return cls(
+            row["phrase"],
+            says=next((kind for kind in _KINDS if kind in row), "right"),
+            boxes=None if boxes is None else [box for box in map(read_bbox, boxes) if box],
+            span=read_span(row.get("span")),
+            right=right,
+            text=row.get("text", ""),
+            spans={key: read_span(spans[key]) for key in _SPANS if key in spans},
+            new=Instance.from_json(row["new"]) if "new" in row else None,
+            **corners,
+        )
+
+    def to_json(self) -> Update:
+        row: Update = {"phrase": self.phrase}
+        if self.boxes is not None:
+            row["boxes"] = [list(box) for box in self.boxes]
+        if self.span is not None:
+            row["span"] = list(self.span)
+        if self.box is not None:
+            row["box"] = list(self.box)
+        spans = {key: span and list(span) for key, span in self.spans.items()}
+        if self.says == "added":
+            row["added"] = spans
+        elif self.says == "text":
+            row |= {"text": self.text, **spans}
+        elif self.new is not None:
+            row["new"] = self.new.to_json()
+        elif self.says != "right":
+            row[self.says] = True
+        elif self.right is not None or self.box is None:
+            row["right"] = self.right
+        if self.corners is not None:
+            row["corners"] = list(self.corners)
+        return row
 
 
 class Replay:
@@ -53,12 +126,16 @@ class Replay:
     def __init__(self, record: Record, written: Mapping[str, Expression]) -> None:
         self._record = record
         self._written = written
-        self._states_verdicts = _states_verdicts(record)
+        # Older pipelines left `verified` out of expressions that nobody has checked.
+        rows = record.get(annotated_column(record))
+        self._states_verdicts = isinstance(rows, list) and any(
+            isinstance(row, dict) and "verified" in row for row in rows
+        )
         self.outcomes: dict[str, Outcome] = {}  # by id, of every phrase that was written or added
         self._ids_of_text = defaultdict[str, list[str]](list)  # as they are now
         for id, row in written.items():
-            self.outcomes[id] = Outcome(row, row, [*range(len(row["instances"]))])
-            self._ids_of_text[row["text"]].append(id)
+            self.outcomes[id] = Outcome(row, row, [*range(len(row.instances))])
+            self._ids_of_text[row.text].append(id)
 
     def standing(self) -> dict[str, Expression]:
         """Return the phrases as they are now, by id."""
@@ -70,24 +147,27 @@ class Replay:
 
     def take(self, act: Act, who: str) -> bool:
         """Lay an act over all that has its name; return whether anything has."""
-        if "added" in act:
+        if act.says == "added":
             return self._add_phrase(act, who)
         meant = list(self._meant(act))
-        for id, outcome in meant:
-            self._change(id, outcome, act, who)
+        for id, outcome, row in meant:
+            if act.box is not None:
+                self._change_box(outcome, row, act, act.box, who)
+            else:
+                self._change(id, outcome, row, act, who)
             outcome.who = who
         return bool(meant)
 
     def _add_phrase(self, act: Act, who: str) -> bool:
         # A picture of several records gets it once. Where a later run names it, it is there.
-        if self._record.occurrence or list(self._meant({"phrase": act["phrase"]})):
+        if self._record.occurrence or list(self._meant(Act(act.phrase))):
             return False
         id = next_id(self._record, self.outcomes)
-        row: Expression = {"expression_id": id, "text": act["phrase"], **act["added"]}
-        row |= {"instances": [], "status": "pending"}
-        _adapt_to_text(row, {}, self._others(id))
+        named: Update = {"expression_id": id, "text": act.phrase, **act.spans}
+        row = Expression.from_json({**named, "instances": [], "status": "pending"})
+        row = _adapted_to_text(row, None, self._others(id))
         self.outcomes[id] = Outcome(self._judged(row, None, who), None, who=who)
-        self._ids_of_text[row["text"]].append(id)
+        self._ids_of_text[row.text].append(id)
         return True
 
     def _others(self, id: str) -> list[Expression]:
@@ -95,107 +175,100 @@ class Replay:
         outcomes = self.outcomes.items()
         return [outcome.after for key, outcome in outcomes if outcome.after and key != id]
 
-    def _meant(self, act: Act) -> Iterator[tuple[str, Outcome]]:
+    def _meant(self, act: Act) -> Iterator[tuple[str, Outcome, Expression]]:
         of_text = []
-        for id in self._ids_of_text.get(act["phrase"], ()):
+        for id in self._ids_of_text.get(act.phrase, ()):
             outcome = self.outcomes[id]
-            if outcome.after is not None and outcome.after["text"] == act["phrase"]:
+            if outcome.after is not None and outcome.after.text == act.phrase:
                 of_text.append((id, outcome, outcome.after))
-        if "span" in act:
-            of_text = [
-                each for each in of_text if each[2].get("char_span") == act["span"]
-            ] or of_text
-        if "boxes" in act:
-            of_text = [each for each in of_text if _corners_of(each[2]) == act["boxes"]] or of_text
+        if act.span is not None:
+            of_text = [each for each in of_text if each[2].char_span == act.span] or of_text
+        if act.boxes is not None:
+            of_text = [each for each in of_text if _corners_of(each[2]) == act.boxes] or of_text
         for id, outcome, row in of_text:
-            if "box" not in act or _indices_of(act["box"], row):
-                yield id, outcome
+            if act.box is None or act.box in _corners_of(row):
+                yield id, outcome, row
 
-    def _change(self, id: str, outcome: Outcome, act: Act, who: str) -> None:
-        row = outcome.after
-        assert row is not None  # `_meant` yields no other
-        if "box" in act:
-            self._change_box(outcome, row, act, who)
-        elif "gone" in act:
+    def _change(self, id: str, outcome: Outcome, row: Expression, act: Act, who: str) -> None:
+        changed = row.copy()
+        verdict: bool | None = None
+        if act.says == "gone":
             outcome.after = None
-        elif "absent" in act:
+            return
+        if act.says == "absent":
             outcome.origins = []
-            outcome.after = self._judged({**row, "instances": [], "status": "none"}, True, who)
-        elif "text" in act:
-            spans = ("char_span", "caption_span")
-            columns = {key: act[key] for key in ("text", *spans) if key in act}
-            changed = {**row, **columns}
-            if act["text"] != row["text"]:
-                _adapt_to_text(changed, row, self._others(id))
-                self._ids_of_text[act["text"]].append(id)
-            outcome.after = self._judged(changed, reviewer_verdict(row), who)
-        elif "new" in act:
-            boxes = [*row["instances"], dict(act["new"])]
-            _add_missing_ids(id, boxes)
+            changed.instances, changed.status = [], "none"
+            verdict = True
+        elif act.says == "text":
+            changed = row.with_null(*act.spans)
+            changed.text = act.text
+            for key, span in act.spans.items():
+                setattr(changed, key, span)
+            if act.text != row.text:
+                changed = _adapted_to_text(changed, row, self._others(id))
+                self._ids_of_text[act.text].append(id)
+            verdict = reviewer_verdict(row)
+        elif act.new is not None:
             outcome.origins.append(None)
-            outcome.after = self._judged(
-                {**row, "instances": boxes, "status": "grounded"}, None, who
-            )
-        elif not row["instances"]:
-            status = row.get("status") or "pending"
-            outcome.after = self._judged({**row, "status": status}, act["right"], who)
+            changed.instances = _with_ids(id, [*row.instances, act.new])
+            changed.status = "grounded"
+        elif row.instances:
+            return
+        else:
+            changed.status = row.status or "pending"
+            verdict = act.right
+        outcome.after = self._judged(changed, verdict, who)
 
-    def _change_box(self, outcome: Outcome, row: Expression, act: Act, who: str) -> None:
-        boxes = [dict(box) for box in row["instances"]]
-        meant = _indices_of(act["box"], row)
+    def _change_box(
+        self, outcome: Outcome, row: Expression, act: Act, corners: Bbox, who: str
+    ) -> None:
+        changed = row.copy()
+        boxes = list(row.instances)
+        meant = [index for index, box in enumerate(boxes) if box.bbox == corners]
         for index in meant:
             origin = outcome.origins[index]
-            if "corners" in act:
-                boxes[index] = _without_judgement(_drawn_box(boxes[index], act["corners"]))
+            if act.corners is not None:
+                boxes[index] = _drawn(boxes[index], act.corners).without(*JUDGEMENT)
                 if origin is not None:
                     outcome.redrawn.add(origin)
-            verdict = act.get("right")
             # Who repeats a verdict doesn't take it over: `reviewed_by` is who judged it first.
-            if verdict is not None and verdict != reviewer_verdict(boxes[index]):
-                boxes[index] |= {"verified": verdict, "reviewed_by": who}
-        status = row.get("status")
-        if "gone" in act:
+            if act.right is not None and act.right != reviewer_verdict(boxes[index]):
+                judged = boxes[index].copy()
+                judged.verified, judged.reviewed_by = act.right, who
+                boxes[index] = judged
+        if act.says == "gone":
             boxes = [box for index, box in enumerate(boxes) if index not in meant]
             kept = [o for index, o in enumerate(outcome.origins) if index not in meant]
             outcome.origins = kept
-            status = status if boxes else "none"
-        changed = {**row, "instances": boxes}
-        if status is not None:
-            changed["status"] = status
+            changed.status = row.status if boxes else "none"
+        changed.instances = boxes
         outcome.after = self._judged(changed, None, who)
 
     def _judged(self, row: Expression, verdict: bool | None, who: str) -> Expression:
-        return _with_judgement(row, verdict, who, self._states_verdicts)
+        """Return the expression with the verdict of its boxes; with `verdict` if it has none."""
+        verified = verdict
+        if row.instances:
+            verdicts = [reviewer_verdict(instance) for instance in row.instances]
+            verified = False if False in verdicts else None if None in verdicts else True
+        if verified is not None:
+            judged = row.copy()
+            judged.verified, judged.reviewed_by = verified, who
+            return judged
+        if row.instances and not row.reviewed_by:
+            # `verified`, if it has that, is what a check of the pipeline said: it stays until all
+            # boxes are judged.
+            return row
+        # An earlier review judged it, or it has no boxes: no verdict is on what it is now.
+        unjudged = row.without(*JUDGEMENT)
+        return unjudged.with_null("verified") if self._states_verdicts else unjudged
 
 
-def _corners_of(row: Expression) -> list[list[float]]:
-    return [list(box["bbox"]) for box in row["instances"]]
-
-
-def _indices_of(corners: Sequence[float], row: Expression) -> list[int]:
-    corners = list(corners)
-    boxes = enumerate(row["instances"])
-    return [index for index, box in boxes if list(box["bbox"]) == corners]
-
-
-def check_acts(line: Mapping[str, Any]) -> None:
-    """Raise TypeError, KeyError or ValueError for a line of decisions with what is no act."""
-    for act in line["acts"]:
-        if not isinstance(act["phrase"], str):
-            raise TypeError
-        boxes = [act[key] for key in ("box", "corners") if key in act]
-        if "new" in act:
-            boxes.append(act["new"]["bbox"])
-        if not all(map(is_box, boxes)):
-            raise ValueError
-        if not isinstance(act.get("added", {}), dict) or not isinstance(act.get("text", ""), str):
-            raise TypeError
-        if not isinstance(act.get("right", True), bool | None):
-            raise TypeError
+def _corners_of(row: Expression) -> list[Bbox]:
+    return [box.bbox for box in row.instances]
 
 
 def named_acts(
-    record: Record, wanted: Sequence[Mapping[str, Any]], replay: Replay, who: str
+    record: Record, wanted: Sequence[JsonObject], replay: Replay, who: str
 ) -> tuple[list[Act], list[str]]:
     """Return what a page asks for as acts, each laid over the record, and the ids that they are on.
 
@@ -214,8 +287,10 @@ def named_acts(
         standing = replay.standing()
         if "added" in each:
             id = next_id(record, replay.outcomes)
-            columns = _text_and_spans(record, id, {**each, "text": each["added"]})
-            made = [_added(columns, standing)]
+            text, spans = _text_and_spans(record, id, each["added"], each.get("char_span"))
+            if any(row.text == text for row in standing.values()):
+                raise InputError(f"there is a phrase {text!r} already: draw further boxes of it")
+            made = [Act(text, "added", spans=spans)]
         else:
             id = str(each.get("id"))
             if id not in standing:
@@ -228,126 +303,108 @@ def named_acts(
     return acts, [*dict.fromkeys(ids)]
 
 
-def _added(columns: Mapping[str, Any], standing: Mapping[str, Expression]) -> Act:
-    text = columns["text"]
-    if any(row["text"] == text for row in standing.values()):
-        raise InputError(f"there is a phrase {text!r} already: draw further boxes of it")
-    spans = {key: value for key, value in columns.items() if key != "text"}
-    return {"phrase": text, "added": spans}
-
-
 def _acts_on(
-    record: Record, id: str, wanted: Mapping[str, Any], standing: Mapping[str, Expression]
+    record: Record, id: str, wanted: JsonObject, standing: Mapping[str, Expression]
 ) -> list[Act]:
     row = standing[id]
-    named: Act = {"phrase": row["text"]}
-    # what tells the phrase from others of its text in the record
-    if sum(other["text"] == row["text"] for other in standing.values()) > 1:
-        named["boxes"] = _corners_of(row)
-        if row.get("char_span"):
-            named["span"] = row["char_span"]
+    named = Act(row.text)
+    if sum(other.text == row.text for other in standing.values()) > 1:
+        named = Act(row.text, boxes=_corners_of(row), span=row.char_span)
     verdict = wanted.get("right")
     if verdict is not None and not isinstance(verdict, bool):
         raise InputError(
             f"expression {id}: 'right' should be true, false or null, not {verdict!r:.40}"
         )
     if "box" in wanted:
-        return [{**named, **_act_on_box(record, id, row, wanted)}]
+        return [_act_on_box(record, id, named, wanted, row)]
     if "new" in wanted:
-        return _acts_on_new_box(record, id, named, wanted, standing)
+        box = _new_box(record, id, wanted, standing)
+        acts = [replace(named, says="new", new=box)]
+        if verdict is not None and verdict != reviewer_verdict(box):
+            acts.append(replace(named, boxes=None, box=box.bbox, right=verdict))
+        return acts
     for word in ("gone", "absent"):
         if wanted.get(word) is True:
-            return [{**named, word: True}]
+            return [replace(named, says=word)]
     if "text" in wanted:
-        columns = _text_and_spans(record, id, wanted)
-        is_same = columns["text"] == row["text"] and columns["char_span"] == row.get("char_span")
-        return [] if is_same else [{**named, **columns}]
-    if "right" not in wanted or row["instances"]:
+        text, spans = _text_and_spans(record, id, wanted["text"], wanted.get("char_span"))
+        is_same = text == row.text and spans["char_span"] == row.char_span
+        return [] if is_same else [replace(named, says="text", text=text, spans=spans)]
+    if "right" not in wanted or row.instances:
         raise InputError(f"expression {id}: nothing is said of it, or of its boxes")
-    return [{**named, "right": verdict}]
+    return [replace(named, right=verdict)]
 
 
-def _act_on_box(
-    record: Record, id: str, row: Expression, wanted: Mapping[str, Any]
-) -> dict[str, Any]:
-    found = [box for box in row["instances"] if list(box["bbox"]) == wanted["box"]]
-    if not found:
-        raise InputError(f"expression {id}: there is no box {wanted['box']!r:.60}")
-    act: Act = {"box": list(found[0]["bbox"])}
+def _box_among(boxes: Sequence[Instance], id: str, corners: Any) -> Instance:
+    bbox = read_bbox(corners)
+    for box in boxes:
+        if box.bbox == bbox:
+            return box
+    raise InputError(f"expression {id}: there is no box {corners!r:.60}")
+
+
+def _act_on_box(record: Record, id: str, named: Act, wanted: JsonObject, row: Expression) -> Act:
+    box = _box_among(row.instances, id, wanted["box"])
+    act = replace(named, box=box.bbox, right=wanted.get("right"))
     if wanted.get("gone") is True:
-        return {**act, "gone": True}
-    if wanted.get("right") is not None:
-        act["right"] = wanted["right"]
+        return replace(act, says="gone", right=None)
     if "corners" in wanted:
-        bbox = _clipped(record, id, wanted["corners"])
-        return {**act, "corners": _drawn_box(dict(found[0]), bbox)["bbox"]}
-    if "right" not in act:
+        return replace(act, corners=_drawn(box, _clipped(record, id, wanted["corners"])).bbox)
+    if act.right is None:
         raise InputError(f"expression {id}: nothing is said of a box")
-    if act["right"]:  # a box without an area may be rejected alone
-        _check_has_area(id, act["box"])
+    if act.right:  # a box without an area may be rejected alone
+        _with_area(id, list(box.bbox))
     return act
 
 
-def _acts_on_new_box(
-    record: Record,
-    id: str,
-    named: Act,
-    wanted: Mapping[str, Any],
-    standing: Mapping[str, Expression],
-) -> list[Act]:
-    other = standing.get(str(wanted.get("of")), {"instances": []})
-    kept = [box for box in other["instances"] if list(box["bbox"]) == wanted["new"]]
-    if kept:
-        box = dict(kept[0])
-    elif wanted.get("of") is not None:
-        raise InputError(f"expression {id}: there is no box {wanted['new']!r:.60}")
-    else:
-        bbox = _clipped(record, id, wanted["new"])
-        box = _without_judgement(_drawn_box({"bbox": [None] * 4}, bbox))
-    acts: list[Act] = [{**named, "new": box}]
-    verdict = wanted.get("right")
-    if verdict is not None and verdict != reviewer_verdict(box):
-        named = {key: value for key, value in named.items() if key != "boxes"}
-        acts.append({**named, "box": list(box["bbox"]), "right": verdict})
-    return acts
+def _new_box(
+    record: Record, id: str, wanted: JsonObject, standing: Mapping[str, Expression]
+) -> Instance:
+    other = standing.get(str(wanted.get("of")))
+    if wanted.get("of") is not None:
+        return _box_among(other.instances if other else [], id, wanted["new"])
+    x1, y1, x2, y2 = [_rounded(edge) for edge in _clipped(record, id, wanted["new"])]
+    return Instance((x1, y1, x2, y2), evidence="person")
 
 
-def _adapt_to_text(
-    after: Expression, old_expression: Expression, others: Sequence[Expression]
-) -> None:
-    """Remove from `after`, whose text is new, what held for the old one; give it a known class."""
-    for column in _TEXT_COLUMNS:
-        if column in after and after[column] == old_expression.get(column):  # not set by the review
-            del after[column]
-    after.pop("class", None)
-    new_text = class_key(after["text"])
+def _adapted_to_text(
+    row: Expression, old: Expression | None, others: Sequence[Expression]
+) -> Expression:
+    """Remove from a row whose text is new what held for the old one; give it a known class."""
+    stale = ["class"]
+    for column in ("noun_chunk", "caption_span"):
+        if getattr(row, column) == getattr(old, column, None):  # not set by the review
+            stale.append(column)
+    adapted = row.without(*stale)
+    new_text = class_key(row.text)
     # Another expression may have the new text, or have it as its class.
     for other in others:
-        name = other.get("class")
-        if not isinstance(name, str):
-            continue
-        if new_text in (class_key(str(other.get("text"))), class_key(name)):
-            after["class"] = name
-            return
+        name = other.class_name
+        if name is not None and new_text in (class_key(other.text), class_key(name)):
+            adapted.class_name = name
+            break
+    return adapted
 
 
-def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
-    """Number the `instances` without an id above all others: "a.jpg#2.3" after "a.jpg#2.2"."""
+def _with_ids(id: str, instances: Sequence[Instance]) -> list[Instance]:
+    """Number the instances without an id above all others: "a.jpg#2.3" after "a.jpg#2.2"."""
     highest = -1
     for instance in instances:
-        number = str(instance.get("bbox_id")).rpartition(".")[2]
+        number = (instance.bbox_id or "").rpartition(".")[2]
         if number.isdecimal() and len(number) <= _MOST_DIGITS:
             highest = max(highest, int(number))
+    numbered = []
     for instance in instances:
-        if not instance.get("bbox_id"):
+        if not instance.bbox_id:
             highest += 1
-            instance["bbox_id"] = f"{id}.{highest}"
+            instance = instance.copy()
+            instance.bbox_id = f"{id}.{highest}"
+        numbered.append(instance)
+    return numbered
 
 
-def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
-    """Return the columns that a reviewer's new text sets: the text, and its places in captions."""
-    text = wanted.get("text")
-    span = wanted.get("char_span")
+def _text_and_spans(record: Record, id: str, text: Any, span: Any) -> tuple[str, Spans]:
+    """Return a reviewer's new text, checked, and its places in captions."""
     caption = caption_of_spans(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
@@ -355,79 +412,31 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
         raise InputError(
             f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
-    changes = {"text": text, "char_span": span}
+    spans: Spans = {"char_span": read_span(span)}
     if caption == record.get("caption"):
         # `char_span` is a place in the cleaned caption, `caption_span` in the caption as it came.
         # Only if nothing was cleaned do we know the second one, too.
-        changes["caption_span"] = span
-    return changes
+        spans["caption_span"] = read_span(span)
+    return text, spans
 
 
-def _states_verdicts(record: Record) -> bool:
-    """Return whether expressions have `verified`; older pipelines left it out of unchecked ones."""
-    rows = record.get(annotated_column(record))
-    return isinstance(rows, list) and any(
-        isinstance(row, dict) and "verified" in row for row in rows
-    )
-
-
-def _with_judgement(
-    after: Expression, verdict: bool | None, who: str, states_verdicts: bool
-) -> Expression:
-    """Return the expression with the verdict of its boxes; with `verdict` if it has none."""
-    instances = after["instances"]
-    verified = _verdict_of_boxes(instances) if instances else verdict
-    if verified is not None:
-        return {**after, "verified": verified, "reviewed_by": who}
-    was_reviewed = bool(after.get("reviewed_by"))
-    if instances and not was_reviewed:
-        # `verified`, if it has that, is what a check of the pipeline said: it stays until all
-        # boxes are judged.
-        return dict(after)
-    # An earlier review judged it, or it has no boxes: no verdict is on what it is now.
-    unjudged = _without_judgement(after)
-    if states_verdicts:  # as the record's other expressions do
-        unjudged["verified"] = None
-    return unjudged
-
-
-def _verdict_of_boxes(instances: Sequence[Mapping[str, Any]]) -> bool | None:
-    verdicts = [reviewer_verdict(instance) for instance in instances]
-    if False in verdicts:
-        return False
-    return None if None in verdicts else True
-
-
-def _without_judgement(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in JUDGEMENT}
-
-
-def _check_has_area(id: str, bbox: Any) -> None:
-    if not is_box(bbox) or area(box_of(bbox)) <= 0:
-        raise InputError(
-            f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
-            f" {bbox!r}"
-        )
-
-
-def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    """Return the box `old`, whose corners may be None, with the corners that a person drew."""
+def _drawn(old: Instance, bbox: Bbox) -> Instance:
+    """Return a box with the corners that a person drew in place of its own."""
+    has_fractions = any(isinstance(edge, float) for edge in old.bbox)
     corners = []
-    for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
+    for new_edge, old_edge in zip(bbox, old.bbox, strict=True):
         # An edge that wasn't moved keeps all its digits.
-        corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
-    columns = with_corners(old, corners)
-    outline = _shifted(old.get("outline"), old["bbox"], corners)
-    if outline:
-        columns["outline"] = outline
-    return {**columns, "score": None, "evidence": "person"}
+        corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, has_fractions))
+    x1, y1, x2, y2 = corners
+    drawn = old.moved((x1, y1, x2, y2)).with_null("score")
+    drawn.outline = _shifted(old.outline, old.bbox, drawn.bbox) or drawn.outline
+    drawn.evidence = "person"
+    return drawn
 
 
-def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
+def _shifted(outline: Sequence[Any] | None, old: Bbox, new: Bbox) -> list[float] | None:
     """Return the outline moved as the corners were; None for none, or where the size changed."""
-    if not isinstance(outline, list) or not all(map(is_number, outline)):
-        return None
-    if not is_box(old):
+    if not outline or not all(map(is_number, outline)):
         return None
     dx1, dy1, dx2, dy2 = (after - before for before, after in zip(old, new, strict=True))
     is_resized = max(abs(dx2 - dx1), abs(dy2 - dy1)) > _SAME_SIZE
@@ -447,23 +456,29 @@ def _size_of_picture(record: Record) -> Size | None:
         return stated_size(record)  # it may be of the picture before it was turned upright
 
 
-def _clipped(record: Record, id: str, bbox: Any) -> list[float]:
-    """Return corners that a person drew, within the picture."""
-    _check_has_area(id, bbox)
-    size = _size_of_picture(record)
-    if size is None:
-        return list(bbox)
-    inside = clamp(box_of(bbox), size)
-    if area(inside) <= 0:
+def _with_area(id: str, corners: Any) -> Bbox:
+    bbox = read_bbox(corners)
+    if bbox is None or area(bbox) <= 0:
         raise InputError(
-            f"expression {id}: the box {bbox} is outside of the picture, {size[0]} x {size[1]}"
+            f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
+            f" {corners!r}"
         )
-    return list(bbox) if inside == box_of(bbox) else list(inside)
+    return bbox
 
 
-def _rounded(edge: float, old_corners: list[Any]) -> float:
-    """Return 12 for 12.0, unless old corners are floats: a box's numbers stay of one kind."""
+def _clipped(record: Record, id: str, corners: Any) -> Bbox:
+    """Return corners that a person drew, within the picture."""
+    bbox = _with_area(id, corners)
+    size = _size_of_picture(record)
+    inside = clamp(bbox, size) if size else bbox
+    if size and area(inside) <= 0:
+        raise InputError(
+            f"expression {id}: the box {corners} is outside of the picture, {size[0]} x {size[1]}"
+        )
+    return inside
+
+
+def _rounded(edge: float, keeps_floats: bool = False) -> float:
+    """Return 12 for 12.0, unless a box's other numbers are floats: they stay of one kind."""
     rounded = round(float(edge), 2)
-    if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
-        return int(rounded)
-    return rounded
+    return int(rounded) if rounded.is_integer() and not keeps_floats else rounded

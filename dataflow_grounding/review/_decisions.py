@@ -13,24 +13,21 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.data.records import (
-    JsonObject,
-    Record,
-    dump_line,
-    parse_line,
-)
+from dataflow_grounding.data.expressions import Bbox, Expression
+from dataflow_grounding.data.records import JsonObject, Record, dump_line, parse_line
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._acts import Act, Replay, check_acts, named_acts
+from dataflow_grounding.review._acts import Act, Replay, named_acts
 from dataflow_grounding.review._names import PictureName, names_of
 from dataflow_grounding.review._overlay import Outcome, version_of
-from dataflow_grounding.review._record_view import Expression, expressions_of
+from dataflow_grounding.review._record_view import expressions_of
 
 MOST_CHARACTERS = 10_000  # of a comment
 
@@ -69,21 +66,84 @@ class RecordReview(NamedTuple):
     decisions: tuple[int, ...] = ()  # the numbers of those that say something of the record
 
 
+@dataclass(frozen=True)
+class Decision:
+    """A line of the file."""
+
+    picture: PictureName
+    record: str  # the key of the record where it was made
+    acts: list[Act]
+    ids: list[str]  # of the expressions that it is on, in that record
+    who: str
+    uid: str = ""
+    comment: str | None = None  # "" takes an earlier one back
+    undoes: str = ""  # a uid
+
+    @classmethod
+    def from_json(cls, line: JsonObject) -> "Decision":
+        """Read a line. Raises TypeError, KeyError, ValueError or BrokenRow for what is none."""
+        return cls(
+            PictureName.of_line(line),
+            str(line.get("record")),
+            [Act.from_json(act) for act in line["acts"]],
+            list(line.get("ids", ())),
+            str(line.get("who")),
+            uid=str(line.get("uid") or ""),
+            comment=str(line["comment"] or "") if "comment" in line else None,
+            undoes=str(line.get("undoes") or ""),
+        )
+
+    def phrases(self) -> set[str]:
+        return {phrase for act in self.acts for phrase in (act.phrase, act.text or act.phrase)}
+
+
+class Sample(NamedTuple):
+    """A sample that somebody has stated, as the file has it."""
+
+    size: int  # 0 for one that no sample has
+    seed: int
+    of: dict[str, int]  # how many boxes, and phrases without boxes, the file of records had
+    items: list[Any]  # of each the names of its picture and phrase, and its corners
+    image_root: str | None
+    who: str | None = None
+    when: str | None = None
+
+    @classmethod
+    def from_json(cls, stated: JsonObject, line: JsonObject) -> "Sample":
+        size, seed = stated.get("size"), stated.get("seed")
+        return cls(
+            max(size, 0) if type(size) is int else 0,
+            seed if type(seed) is int else 0,
+            stated.get("of") or {},
+            stated.get("items") or [],
+            stated.get("image_root"),
+            line.get("who"),
+            line.get("when"),
+        )
+
+
+class Change(NamedTuple):
+    """What a decision made of an expression."""
+
+    id: str
+    after: Expression | None
+
+
 class Decisions:
     """All decisions in a file, to which other processes may append at the same time."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lines: list[JsonObject] = []  # those of decisions, in their order
-        self.samples: list[dict[str, Any]] = []
+        self.lines: list[Decision] = []  # in their order
+        self.samples: list[Sample] = []
         # The numbers of lines that count for nothing, as a killed process or a full disk left them.
         self.damaged: list[int] = []
         self._lines_of_picture = defaultdict[str, list[int]](list)  # places in `lines`, by name
         self._taken_back = set[str]()  # the uids of decisions that don't hold
-        self._line_of_uid: dict[str, JsonObject] = {}
+        self._line_of_uid: dict[str, Decision] = {}
         # What decisions name: a picture's bytes are only read for a record that has any of it.
         self._phrases = set[str]()
-        self._boxes = set[tuple[str, tuple[float, ...]]]()
+        self._boxes = set[tuple[str, Bbox]]()
         self._sizes = set[int | None]()  # of the pictures, in bytes
         self._sizes_of_whole = set[int | None]()  # of those with a comment, or a phrase that is new
         # how far the file was read; what others append later is read by `refresh`
@@ -120,29 +180,27 @@ class Decisions:
 
     def _take(self, line: JsonObject) -> None:
         if isinstance(line.get("sample"), dict):
-            sample = {**line["sample"], "who": line.get("who"), "when": line.get("when")}
+            sample = Sample.from_json(line["sample"], line)
             # Somebody may have appended a copy of the file to the file itself.
             if sample not in self.samples:
                 self.samples.append(sample)
             return
-        check_acts(line)
-        picture = PictureName.of_line(line)
-        uid = str(line.get("uid") or "")
-        if uid and uid in self._line_of_uid:
+        decision = Decision.from_json(line)
+        if decision.uid and decision.uid in self._line_of_uid:
             return
-        self._lines_of_picture[picture.name].append(len(self.lines))
-        self.lines.append(line)
-        self._line_of_uid[uid] = line
-        if line.get("undoes"):
-            self._set_held(str(line["undoes"]), False)
-        self._sizes.add(picture.size)
-        if "comment" in line or any("added" in act for act in line["acts"]):
-            self._sizes_of_whole.add(picture.size)
-        for act in line["acts"]:
-            if "box" in act:
-                self._boxes.add((act["phrase"], tuple(act["box"])))
+        self._lines_of_picture[decision.picture.name].append(len(self.lines))
+        self.lines.append(decision)
+        self._line_of_uid[decision.uid] = decision
+        if decision.undoes:
+            self._set_held(decision.undoes, False)
+        self._sizes.add(decision.picture.size)
+        if decision.comment is not None or any(act.says == "added" for act in decision.acts):
+            self._sizes_of_whole.add(decision.picture.size)
+        for act in decision.acts:
+            if act.box is not None:
+                self._boxes.add((act.phrase, act.box))
             else:
-                self._phrases.add(act["phrase"])
+                self._phrases.add(act.phrase)
 
     def _set_held(self, uid: str, is_held: bool) -> None:
         """Note whether a decision holds. An undo that holds no more brings back what it undid."""
@@ -150,9 +208,9 @@ class Decisions:
             self._taken_back.discard(uid)
         else:
             self._taken_back.add(uid)
-        undone = self._line_of_uid.get(uid, {}).get("undoes")
-        if undone:
-            self._set_held(str(undone), not is_held)
+        undoing = self._line_of_uid.get(uid)
+        if undoing and undoing.undoes:
+            self._set_held(undoing.undoes, not is_held)
 
     def review_of(
         self, record: Record, expressions: Mapping[str, Expression] | None = None
@@ -172,14 +230,14 @@ class Decisions:
         comment = None
         held = []
         for number in numbers:
-            line = self.lines[number]
-            if line.get("undoes") or str(line.get("uid") or "") in self._taken_back:
+            decision = self.lines[number]
+            if decision.undoes or decision.uid in self._taken_back:
                 held.append(number)
                 continue
-            taken = [replay.take(act, str(line.get("who"))) for act in line["acts"]]
-            if "comment" in line:
-                comment = str(line["comment"] or "")
-            if any(taken) or "comment" in line:
+            taken = [replay.take(act, decision.who) for act in decision.acts]
+            if decision.comment is not None:
+                comment = decision.comment
+            if any(taken) or decision.comment is not None:
                 held.append(number)
         return replay, RecordReview({}, comment or None, tuple(held))
 
@@ -195,10 +253,9 @@ class Decisions:
 
     def _names_any(self, written: Mapping[str, Expression]) -> bool:
         for row in written.values():
-            text = row["text"]
-            if text in self._phrases:
+            if row.text in self._phrases:
                 return True
-            if any((text, tuple(box["bbox"])) in self._boxes for box in row["instances"]):
+            if any((row.text, box.bbox) in self._boxes for box in row.instances):
                 return True
         return False
 
@@ -218,7 +275,7 @@ class Decisions:
         with self._locked() as file:
             os.fsync(file)
 
-    def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
+    def _append(self, file: int, who: str, line: JsonObject) -> None:
         """Append a whole line; after `sync` it outlasts a loss of power, too."""
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
@@ -229,16 +286,16 @@ class Decisions:
         append(file, data, size)  # a part that was written is cut off again, back to `size`
         self.refresh()
 
-    def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
+    def state_sample(self, sample: Sample, who: str) -> None:
         """Put a sample on disk: a certificate counts it even if its reviewer shows it nobody."""
+        stated = sample._asdict()
+        del stated["who"], stated["when"]
         with self._locked() as file:
-            self._append(file, who, {"sample": sample})
+            self._append(file, who, {"sample": stated})
         self.sync()
 
-    def decide(
-        self, record: Record, key: str, request: Mapping[str, Any], who: str
-    ) -> list[dict[str, Any]]:
-        """Check a reviewer's decision, append it, and return `id` and `after` of what it changed.
+    def decide(self, record: Record, key: str, request: JsonObject, who: str) -> list[Change]:
+        """Check a reviewer's decision, append it, and return what it changed.
 
         After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
         decision, or `acts`, as `named_acts` takes them, and `versions`: by id, those of their
@@ -254,23 +311,20 @@ class Decisions:
             if shown_digest is not None and shown_digest != picture.digest:
                 raise InputError("the picture was replaced since it was shown here: look again")
             acts: list[Act] = []
-            ids: list[str] = []
             if request.get("undoes"):
                 ids = self._ids_to_undo(str(request["undoes"]), key)
             else:
                 acts, ids = self._acts_for(record, request, who)
-            line = {"picture": picture.to_json(), "record": key, "acts": acts, "ids": ids, **about}
+            rows = [act.to_json() for act in acts]
+            line = {"picture": picture.to_json(), "record": key, "acts": rows, "ids": ids, **about}
             self._append(file, who, line)
             return self._changes_made(record, self.lines[-1], key)
 
-    def _changes_made(
-        self, record: Record, line: Mapping[str, Any], key: str
-    ) -> list[dict[str, Any]]:
-        if line.get("record") != key:
+    def _changes_made(self, record: Record, decision: Decision, key: str) -> list[Change]:
+        if decision.record != key:
             raise InputError("there is no such decision on this record")
-        replay = self._now(record)
-        standing = replay.standing()
-        return [{"id": id, "after": standing.get(id)} for id in line.get("ids", ())]
+        standing = self._now(record).standing()
+        return [Change(id, standing.get(id)) for id in decision.ids]
 
     def _now(self, record: Record) -> Replay:
         written = expressions_of(record)
@@ -278,7 +332,7 @@ class Decisions:
         return replay or Replay(record, written)
 
     def _acts_for(
-        self, record: Record, request: Mapping[str, Any], who: str
+        self, record: Record, request: JsonObject, who: str
     ) -> tuple[list[Act], list[str]]:
         """Return the acts that a request asks for, checked, and the ids of what they are on."""
         replay = self._now(record)
@@ -289,7 +343,7 @@ class Decisions:
             seen = versions.get(id) if isinstance(versions, Mapping) else None
             if version_of(standing.get(id)) != seen:
                 outcome = replay.outcomes.get(id)
-                name = standing[id]["text"] if id in standing else id
+                name = standing[id].text if id in standing else id
                 reviewer = outcome.who if outcome and outcome.who else "somebody"
                 raise InputError(f"{name}: {reviewer} changed it meanwhile")
         return named_acts(record, wanted, replay, who)
@@ -299,48 +353,39 @@ class Decisions:
 
         Raises InputError if there is no such decision, or a later one is on the same phrases.
         """
-        undone = self._line_of_uid.get(uid, {})
-        if undone.get("record") != key:
+        undone = self._line_of_uid.get(uid)
+        if undone is None or undone.record != key:
             raise InputError("there is no such decision on this record")
-        phrases = _phrases_in(self._undone_at_last(undone))
-        for number in reversed(self._lines_of_picture[PictureName.of_line(undone).name]):
-            line = self.lines[number]
-            if line is undone:
+        at_last: Decision | None = undone
+        while at_last and at_last.undoes:
+            at_last = self._line_of_uid.get(at_last.undoes)
+        phrases = at_last.phrases() if at_last else set()
+        for number in reversed(self._lines_of_picture[undone.picture.name]):
+            decision = self.lines[number]
+            if decision is undone:
                 break
-            if line.get("undoes") or str(line.get("uid")) in self._taken_back:
+            if decision.undoes or decision.uid in self._taken_back:
                 continue
-            for phrase in phrases & _phrases_in(line):
-                raise InputError(f"{phrase}: {line.get('who')} changed it meanwhile")
-        return list(undone.get("ids", ()))
-
-    def _undone_at_last(self, line: JsonObject) -> JsonObject:
-        while line.get("undoes"):
-            line = self._line_of_uid.get(str(line["undoes"]), {})
-        return line
+            for phrase in phrases & decision.phrases():
+                raise InputError(f"{phrase}: {decision.who} changed it meanwhile")
+        return undone.ids
 
 
-def _phrases_in(line: Mapping[str, Any]) -> set[str]:
-    phrases = set[str]()
-    for act in line.get("acts", ()):
-        phrases |= {act["phrase"], act.get("text", act["phrase"])}
-    return phrases
-
-
-def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
+def _about_decision(request: JsonObject) -> dict[str, str]:
     """Return the columns of a decision's line that come after its `acts`, checked."""
-    about: dict[str, Any] = {}
+    about: dict[str, str] = {}
     for name in ("uid", "comment", "undoes"):
         value = request.get(name)
         removes_comment = name == "comment" and value == ""  # that of an earlier decision
-        if value or removes_comment:
-            about[name] = value
-    for value in about.values():
+        if not value and not removes_comment:
+            continue
         if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
             raise InputError("'uid' and 'comment' should be texts of at most 10,000 characters")
+        about[name] = value
     return about
 
 
-def objects_under(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def objects_under(request: JsonObject, name: str) -> list[JsonObject]:
     """Return the list of objects under a name of a page's JSON. Raises InputError."""
     items = request.get(name)
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):

@@ -14,7 +14,7 @@ from typing import Any
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.terminal import counted
-from dataflow_grounding.data.records import STATUSES, VERDICTS, is_number
+from dataflow_grounding.data.records import STATUSES, VERDICTS, JsonObject, is_number
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.summary import REMARKS, WARNINGS
 from dataflow_grounding.evaluation.figures.counting import FIGURES
@@ -77,14 +77,14 @@ def _style(is_review: bool) -> str:
 
 
 def door_html(
-    about: Mapping[str, Any],
+    about: JsonObject,
     inline: Iterable[str] = (),
     *,
     title: str,
     counts: Mapping[str, int] = MappingProxyType({}),
     failure_kinds: Mapping[str, int] = MappingProxyType({}),
-    summary: Mapping[str, Any] = MappingProxyType({}),
-    plots: Mapping[str, Any] | None = None,
+    summary: JsonObject = MappingProxyType({}),
+    plots: JsonObject | None = None,
     said_next_to_answers: str = "",
 ) -> Iterator[str]:
     """Yield the page in parts; a policy in it lets no script run but its own.
@@ -121,7 +121,7 @@ def door_html(
     yield after
 
 
-def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
+def _facts(summary: JsonObject) -> Iterator[str]:
     """Yield HTML for the line below the title: the model, and how long the run took."""
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
@@ -149,7 +149,7 @@ def _figures_html(counts: Mapping[str, int]) -> str:
 
 
 def _notes_html(
-    summary: Mapping[str, Any], failure_kinds: Mapping[str, int], said_next_to_answers: str
+    summary: JsonObject, failure_kinds: Mapping[str, int], said_next_to_answers: str
 ) -> str:
     notes = summary.get("notes")
     lines = []
@@ -186,16 +186,15 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _plots_html(figures: Mapping[str, Any]) -> str:
+def _plots_html(figures: JsonObject) -> str:
     charts = []
     numbers = []
-    for name, about_figure in FIGURES.items():
+    for name, figure in FIGURES.items():
         value = figures.get(name)
         if value is None or value in ({}, []):
             continue
-        kind = about_figure.get("kind")  # None for one number
-        sentence = about_figure["about"]
-        title = sentence[0].upper() + sentence[1:]
+        kind = figure.kind
+        title = figure.about[0].upper() + figure.about[1:]
         if kind == "table":
             charts.append(_class_table(title, value))
         elif kind == "names":
@@ -211,14 +210,14 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
     )
 
 
-def _number_text(kind: str | None, value: Any) -> str:
+def _number_text(kind: str, value: Any) -> str:
     if kind == "spread":
         edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
         return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
     return f"{value:.1%}" if kind == "share" else f"{value:,}"
 
 
-def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _class_table(title: str, rows: Sequence[JsonObject]) -> str:
     counted_keys = list(_CLASS_COUNTS)
     if not any(row["undecided"] for row in rows):  # a phone's screen has little room
         counted_keys.remove("undecided")
@@ -234,7 +233,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{table}</figure>\n'
 
 
-def _class_row(row: Mapping[str, Any], counted_keys: Sequence[str]) -> str:
+def _class_row(row: JsonObject, counted_keys: Sequence[str]) -> str:
     side = row["mean_side"]
     numbers = [f"{row[key]:,}" for key in counted_keys]
     numbers.append("–" if side is None else f"{side:,.0f} px")

@@ -5,20 +5,16 @@ filtered by, such as `doubtful` (FLAGS has all).
 """
 
 from bisect import bisect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.secrets import blotted_message
-from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
-from dataflow_grounding.data.records import (
-    doubt_of_reply,
-    is_number,
-    path_of,
-)
+from dataflow_grounding.boxes.geometry import COCO_SIZES, area, coco_size
+from dataflow_grounding.data.expressions import Expression
+from dataflow_grounding.data.records import Record, Update, doubt_of_reply, path_of
 from dataflow_grounding.english.heads import head_of
 from dataflow_grounding.review._record_view import (
     MEANING,
-    Expression,
     PageClasses,
     PageNames,
     Phrases,
@@ -48,9 +44,9 @@ class Item(NamedTuple):
 def items_of(phrases: Phrases) -> Iterator[Item]:
     """Yield the items of a record in their order, in which page.js counts them, too."""
     for id, row in phrases.rows.items():
-        if not row["instances"]:
+        if not row.instances:
             yield Item(id, None)
-        for index in range(len(row["instances"])):
+        for index in range(len(row.instances)):
             if not phrases.is_of_surer_box(id, index):
                 yield Item(id, index, tuple(phrases.things.get((id, index), ())[1:]))
 
@@ -63,7 +59,7 @@ class Index:
         self._models = PageNames()
         self._heads = PageNames()  # the head nouns of phrases that state no class
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Update:
         """Return what `page.js` begins with."""
         return {
             "flags": FLAGS,
@@ -73,9 +69,7 @@ class Index:
             "models": self._models.names,
         }
 
-    def row_of(
-        self, record: Mapping[str, Any], phrases: Phrases, marks: Collection[str]
-    ) -> list[Any]:
+    def row_of(self, record: Record, phrases: Phrases, marks: Collection[str]) -> list[Any]:
         """Return what `page.js` reads: ["a.jpg", 8, [["red cup", 4]], [95], 0, 4, ""].
 
         These are the record's id, a bit for each of FLAGS, the phrases, the scores of the items
@@ -86,12 +80,12 @@ class Index:
         sides = 0
         bits = sum(_BITS[mark] for mark in marks)
         for id, row in phrases.rows.items():
-            for index, box in enumerate(row["instances"]):
+            for index, box in enumerate(row.instances):
                 if phrases.is_of_surer_box(id, index):
                     continue
-                score = box["score"]
-                scores.append(round(100 * min(max(score, 0), 1)) if is_number(score) else -1)
-                size = area(box_of(box["bbox"]))
+                score = box.score
+                scores.append(-1 if score is None else round(100 * min(max(score, 0), 1)))
+                size = area(box.bbox)
                 bits |= _BITS[coco_size(size)]
                 sides |= 1 << bisect(_SIDES, size**0.5)
         model = str(record.get("model") or "")
@@ -112,13 +106,13 @@ class Index:
         index_of_id = {id: index for index, id in enumerate(phrases.things and phrases.rows)}
         listed: list[list[Any]] = []
         for id, row in phrases.rows.items():
-            count = len(row["instances"])
+            count = len(row.instances)
             shown_as = []
             for index in range(count):
                 if phrases.is_of_surer_box(id, index):
                     surest, box = phrases.things[id, index][0]
                     shown_as.append([index, index_of_id[surest], box])
-            cells: list[Any] = [" ".join(row["text"].lower().split()), self._label_of(row)]
+            cells: list[Any] = [" ".join(row.text.lower().split()), self._label_of(row)]
             status = phrases.statuses[id]
             if status != ("grounded" if count else "none"):
                 cells += [count, shown_as, status]
@@ -135,19 +129,19 @@ class Index:
         if name is not None:
             number = self.classes.number_of(name)
             return name if number is None else number
-        head = head_of(row["text"])
+        head = head_of(row.text)
         number = self._heads.number_of(head)
         return head if number is None else -1 - number
 
 
-def marks_of(record: Mapping[str, Any], phrases: Phrases) -> set[str]:
+def marks_of(record: Record, phrases: Phrases) -> set[str]:
     """Return those of FLAGS that a record has, but for sizes, and those that depend on others."""
     checks = {check for check in phrases.checks.values() if check}
     reasons = {  # a record has a mark if its reason is true, or isn't empty
         "suspect": record.get("suspect_boxes") is True,
         "unreadable": phrases.problem,
         "doubtful": doubt_of_reply(record),
-        "disputed": any(row.get("disagreement") is True for row in phrases.rows.values()),
+        "disputed": any(row.disagreement for row in phrases.rows.values()),
         "undecided": "undecided" in checks,
         # a check didn't say yes, or couldn't be asked
         "unverified": checks - {"verified", "undecided"},

@@ -5,13 +5,13 @@ is. With its phrase, or its phrase and corners, that names a phrase or a box.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, RecordError
-from dataflow_grounding.data.records import Record, path_of
+from dataflow_grounding.data.records import JsonObject, Record, path_of
 from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import ImageFile, waits
 from dataflow_grounding.review._record_view import file_of_picture
@@ -25,18 +25,17 @@ class PictureName(NamedTuple):
     size: int | None = None
 
     @classmethod
-    def of_line(cls, line: Mapping[str, Any]) -> "PictureName":
+    def of_line(cls, line: JsonObject) -> "PictureName":
         """Return what a line of the file of decisions says; what it says wrongly is None."""
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
-        # A stranger may have written the line: values of other types are left out.
-        type_of_field = {"path": str, "digest": str, "size": int}
-        well_typed: dict[str, Any] = {}
-        for name, expected in type_of_field.items():
-            if isinstance(stated.get(name), expected):
-                well_typed[name] = stated[name]
-        return cls(**well_typed)
+        path, digest, size = stated.get("path"), stated.get("digest"), stated.get("size")
+        return cls(
+            path if isinstance(path, str) else None,
+            digest if isinstance(digest, str) else None,
+            size if isinstance(size, int) else None,
+        )
 
     @classmethod
     def of_record(cls, record: Record) -> "PictureName":
@@ -52,7 +51,7 @@ class PictureName(NamedTuple):
     def name(self) -> str:
         return f"path {self.path}" if self.digest is None else f"sha256 {self.digest}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, str | int]:
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from dataflow_grounding.data.expressions import OF_A_SHAPE
+from dataflow_grounding.data.expressions import OF_A_SHAPE, Expression, Instance
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
+    Update,
     annotated_column,
     caption_of_spans,
     expression_id,
+    has_id,
 )
 from dataflow_grounding.evaluation.metrics.annotations import is_span
-from dataflow_grounding.review._record_view import Expression, expressions_of
+from dataflow_grounding.review._record_view import expressions_of
 
 JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, and how
 
@@ -32,13 +35,12 @@ class Outcome:
     redrawn: set[int] = field(default_factory=set)  # indices of boxes of `before`
     who: str = ""  # who decided last; "" where nobody did
 
-    def box_after(self, index: int) -> dict[str, Any] | None:
+    def box_after(self, index: int) -> Instance | None:
         """Return a box of `before` as it is in `after`; None if it was deleted or redrawn."""
         place = self.index_after(index)
         if self.after is None or place is None or index in self.redrawn:
             return None
-        box: dict[str, Any] = self.after["instances"][place]
-        return box
+        return self.after.instances[place]
 
     def index_after(self, index: int) -> int | None:
         """Return where `after` has a box of `before` or its redrawn one; None if deleted."""
@@ -46,18 +48,9 @@ class Outcome:
             return None
         return self.origins.index(index)
 
-    def added_boxes(self) -> list[dict[str, Any]]:
-        """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
-        boxes = self.after["instances"] if self.after else []
-        added = []
-        for box, origin in zip(boxes, self.origins, strict=True):
-            if origin is None and box.get("evidence") == "person":
-                added.append(box)
-        return added
-
     def is_mended(self) -> bool:
         """Return whether boxes are rejected, and each of them has a right one that was added."""
-        boxes = self.after["instances"] if self.after else []
+        boxes = self.after.instances if self.after else []
         verdicts = [reviewer_verdict(box) for box in boxes]
         if None in verdicts:
             return False
@@ -67,27 +60,30 @@ class Outcome:
         return has_rejected and has_right and self.boxes_to_draw() <= 0
 
     def boxes_to_draw(self) -> int:
-        """Return the rejected boxes less the added ones: 1 with two rejected and one added."""
-        boxes = self.after["instances"] if self.after else []
-        rejected = [reviewer_verdict(box) for box in boxes].count(False)
-        # An added box that is rejected itself counts as both, and so neither way.
-        return rejected - len(self.added_boxes())
+        """Return the rejected boxes less the added ones: 1 with two rejected and one added.
+
+        A box that was drawn in place of one of `before` isn't added.
+        """
+        boxes = self.after.instances if self.after else []
+        to_draw = 0
+        for box, origin in zip(boxes, self.origins, strict=True):
+            # An added box that is rejected itself counts as both, and so neither way.
+            to_draw += reviewer_verdict(box) is False
+            to_draw -= origin is None and box.evidence == "person"
+        return to_draw
 
 
-def version_of(expression: Mapping[str, Any] | None) -> str:
+def version_of(expression: Expression | None) -> str:
     """Return 12 digits of an expression's SHA-256, all columns included; "" for None."""
     if expression is None:
         return ""
-    text = json.dumps(expression, sort_keys=True)
+    text = json.dumps(expression.to_json(), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
+def reviewer_verdict(row: Expression | Instance) -> bool | None:
     """Return whether a reviewer found an expression or a box right; None if none judged it."""
-    if not row.get("reviewed_by"):  # `verified` is of a pipeline's check then
-        return None
-    verified = row.get("verified")
-    return verified if isinstance(verified, bool) else None
+    return row.verified if row.reviewed_by else None  # else it is of a pipeline's check
 
 
 def as_reviewed(
@@ -106,12 +102,14 @@ def as_reviewed(
             old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
             new_items.extend(_regions(old_region, column, row))
         elif id in outcomes:
-            new_items.append(row)
+            new_items.append(row.to_json())
         else:  # as the file has it, perhaps as a mere text: "a cup"
             item = item_of_id[id]
             columns = item if isinstance(item, dict) else {"text": item}
-            new_items.append({**columns, "expression_id": row["expression_id"]})
-    changes: dict[str, Any] = {column: new_items}
+            if not has_id(columns.get("expression_id")):
+                columns = {**columns, "expression_id": row.expression_id}
+            new_items.append(columns)
+    changes: Update = {column: new_items}
     if comment is not None:
         changes["review_comment"] = comment
     return record.updated(changes)
@@ -129,44 +127,35 @@ def standing_expressions(
         row = outcomes[id].after
         if row is None:  # a reviewer deleted it
             continue
-        reviewed = _with_right_spans(record, row, outcomes[id].before or {})  # a copy
+        reviewed = _with_right_spans(record, row, outcomes[id].before)
         if outcomes[id].is_mended():
-            reviewed["verified"] = True
+            reviewed.verified = True
         rows[id] = reviewed
     return rows
 
 
-def _with_right_spans(
-    record: Record, expression: Expression, before: Mapping[str, Any]
-) -> Expression:
+def _with_right_spans(record: Record, row: Expression, before: Expression | None) -> Expression:
     """Return a copy whose spans are right in the caption, which a later run may have replaced."""
-    row = dict(expression)
-    text = row["text"]
+    reviewed = row.copy()
     caption_as_given = record.get("caption")
     if not isinstance(caption_as_given, str):  # the record has none
         caption_as_given = ""
     caption_of_column = {"char_span": caption_of_spans(record), "caption_span": caption_as_given}
     for name, caption in caption_of_column.items():
-        span = row.get(name)
-        is_set_by_review = span is not None and span != before.get(name)
-        if is_set_by_review and not is_place_of(text, span, caption):
-            row[name] = None
-            if caption.count(text) == 1:
-                start = caption.index(text)
-                row[name] = [start, start + len(text)]
-    return row
+        span = getattr(row, name)
+        is_set_by_review = span is not None and span != getattr(before, name, None)
+        if is_set_by_review and not is_place_of(row.text, span, caption):
+            start = caption.find(row.text)
+            is_there_once = caption.count(row.text) == 1
+            setattr(reviewed, name, (start, start + len(row.text)) if is_there_once else None)
+    return reviewed
 
 
 def is_place_of(text: str, span: Any, caption: str) -> bool:
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
-def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a box or an expression that say who judged it, and how."""
-    return {name: item[name] for name in JUDGEMENT if name in item}
-
-
-def next_id(record: Record, taken: Mapping[str, Any]) -> str:
+def next_id(record: Record, taken: Mapping[str, Outcome]) -> str:
     """Return an id for a further expression of the record, one that isn't `taken`: `a.jpg#3`."""
     for number in count(len(taken)):
         id = expression_id(record, number)
@@ -175,33 +164,24 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
     return id
 
 
-def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
+def _regions(old_region: JsonObject, column: str, row: Expression) -> Iterator[Update]:
     """Yield a region for each box of a reviewed expression; the first has the old one's columns."""
     text_key = "text" if column == "region_captions" else "type"
-    judgement = judgement_of(row)
+    columns = row.to_json()
+    judgement = {name: columns[name] for name in JUDGEMENT if name in columns}
     first = dict(old_region)
     # An unchanged text stays where it is: it may be in another column, such as `description`.
-    if row["text"] not in old_region.values():
-        first[text_key] = row["text"]
-    for index, instance in enumerate(row["instances"]):
-        region = first if index == 0 else {text_key: row["text"]}
-        yield _region_of_box(region, instance, judgement)
+    if row.text not in old_region.values():
+        first[text_key] = row.text
+    for index, instance in enumerate(row.instances):
+        region = first if index == 0 else {text_key: row.text}
+        drawn: Update = {}
+        if instance.evidence == "person":
+            # The others were of the pipeline's box.
+            region = {key: region[key] for key in region if key not in (*OF_A_SHAPE, "score")}
+            drawn = {"evidence": "person"}
+        yield {**region, **judgement, **drawn, "bbox": list(instance.bbox)}
     # A reviewer confirmed that there is no such thing: the expression is right without a box, so
     # the old region, which has one, was wrong.
-    if not row["instances"] and judgement.get("verified") is True:
+    if not row.instances and row.verified is True:
         yield {**first, **judgement, "verified": False}
-
-
-def _region_of_box(
-    region: Mapping[str, Any], instance: Mapping[str, Any], judgement: Mapping[str, Any]
-) -> dict[str, Any]:
-    is_drawn = instance.get("evidence") == "person"
-    item = dict(region)
-    if is_drawn:
-        for key in (*OF_A_SHAPE, "score"):  # they were of the pipeline's box
-            item.pop(key, None)
-    item.update(judgement)
-    if is_drawn:
-        item["evidence"] = "person"
-    item["bbox"] = instance["bbox"]
-    return item

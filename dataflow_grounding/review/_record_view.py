@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
@@ -12,23 +13,18 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.matching import scored_boxes, things_of
 from dataflow_grounding.data.classes import class_key, classes_of
+from dataflow_grounding.data.expressions import Bbox, Expression, Instance, read_any_expressions
 from dataflow_grounding.data.records import (
-    DOUBT,
     REMARK,
     STATUSES,
     Record,
+    Update,
     annotated_column,
-    any_expression_rows,
     caption_of_spans,
     doubt_of_reply,
-    is_negative,
-    is_number,
     path_of,
     stated_size,
-    verdict_of,
-    was_checked,
 )
-from dataflow_grounding.data.verification import read_verification
 from dataflow_grounding.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE
 from dataflow_grounding.images.image import ImageFile, find_image
@@ -39,8 +35,6 @@ MEANING: dict[str, str] = {**_TEXTS["marks"], **STATUS_MEANING}
 """Marks and statuses that a page filters records by, in its order, and what each means."""
 FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
 """The marks whose records a report shows first."""
-View: TypeAlias = dict[str, Any]  # a record as `view_of` returns it
-Expression: TypeAlias = dict[str, Any]  # as `expression_rows` returns it
 BoxPlace: TypeAlias = tuple[str, int]  # an expression's id, and the index of one of its boxes
 
 
@@ -112,7 +106,7 @@ def known_classes(results: str) -> PageClasses:
         return PageClasses()
 
 
-def picture_column(record: Mapping[str, Any]) -> str:
+def picture_column(record: Record) -> str:
     return "image_path" if "image_path" in record else "image"
 
 
@@ -142,79 +136,160 @@ class Phrases(NamedTuple):
     statuses: dict[str, str]  # as they are shown
     kind: str  # the column that they are of
 
+    @classmethod
+    def of(cls, rows: dict[str, Expression], kind: str) -> "Phrases":
+        checks = {id: row.verdict if row.was_checked else "" for id, row in rows.items()}
+        statuses = {}
+        for id, row in rows.items():
+            assumed = "grounded" if row.instances else "pending"
+            statuses[id] = row.status if row.status in STATUSES else assumed
+        return cls(rows, "", boxes_of_same_thing(rows), checks, statuses, kind)
+
     def is_of_surer_box(self, id: str, index: int) -> bool:
         """Return whether another box of a box's thing is shown, and judged, in its place."""
         return (id, index) in self.things and self.things[id, index][0] != (id, index)
 
 
-def phrases_of(record: Mapping[str, Any]) -> Phrases:
+def phrases_of(record: Record) -> Phrases:
+    kind = annotated_column(record)
     try:
-        rows = expressions_of(record if isinstance(record, Record) else Record(record))
+        return Phrases.of(expressions_of(record), kind)
     except BrokenRow as error:
-        return Phrases({}, str(error), {}, {}, {}, annotated_column(record))
-    checks = {id: verdict_of(row) if was_checked(row) else "" for id, row in rows.items()}
-    statuses = {id: _shown_status(row) for id, row in rows.items()}
-    things = boxes_of_same_thing(rows)
-    return Phrases(rows, "", things, checks, statuses, annotated_column(record))
+        return Phrases({}, str(error), {}, {}, {}, kind)
 
 
-def id_of(record: Mapping[str, Any]) -> str:
+def id_of(record: Record) -> str:
     return str(record.get("image_id") or blotted_message(path_of(record)) or "no id")
 
 
+@dataclass
+class BoxView:
+    """A box as the pages show it. What is None isn't in its JSON, but for the score."""
+
+    bbox: Bbox
+    score: float | None
+    evidence: str
+    # On a page that shows each thing once: the places of the phrases with further boxes of it, and
+    # for such a box the place of the phrase whose box is shown.
+    same: list[int] | None = None
+    shown_as: int | None = None
+
+    def to_json(self) -> Update:
+        row: Update = {"bbox": list(self.bbox), "score": self.score, "evidence": self.evidence}
+        if self.same is not None:
+            row["same"] = self.same
+        if self.shown_as is not None:
+            row["shownAs"] = self.shown_as
+        return row
+
+
+@dataclass
+class ExpressionView:
+    """An expression as the pages show it; columns that are missing, or wrong, can be shown."""
+
+    index: int
+    id: str
+    text: str
+    class_name: str | None
+    status: str
+    span: list[int] | None
+    check: str
+    reasons: list[str]
+    disputed: bool
+    instances: list[BoxView]
+    color: int | None = None  # an index in PAGE_PALETTE, of those with boxes
+
+    def to_json(self) -> Update:
+        row: Update = {"index": self.index, "id": self.id, "text": self.text}
+        if self.class_name is not None:
+            row["class"] = self.class_name
+        row |= {"status": self.status, "meaning": STATUS_MEANING[self.status]}
+        row |= {"color": self.color, "span": self.span, "check": self.check}
+        row |= {"reasons": self.reasons, "disputed": self.disputed}
+        return {**row, "instances": [box.to_json() for box in self.instances]}
+
+
+@dataclass
+class View:
+    """A record as `record.js` shows it, and as a review's page changes it.
+
+    Boxes are in pixels of the upright picture, and a `span` is in UTF-16 units of the caption.
+    Width and height are 0 where they aren't known.
+    """
+
+    id: str
+    path: str
+    model: str
+    width: int
+    height: int
+    picture: Picture
+    caption: str
+    captions: list[str]
+    kind: str
+    problem: str
+    notes: list[str]
+    expressions: list[ExpressionView] = field(default_factory=list)
+
+    def to_json(self) -> Update:
+        return {
+            "id": self.id,
+            "path": self.path,
+            "model": self.model,
+            "width": self.width,
+            "height": self.height,
+            "thumbnail": self.picture.thumbnail,
+            "full": self.picture.full,
+            "missing": self.picture.missing,
+            "caption": self.caption,
+            "captions": self.captions,
+            "kind": self.kind,
+            "problem": self.problem,
+            "notes": self.notes,
+            "expressions": [expression.to_json() for expression in self.expressions],
+        }
+
+
 def view_of(
-    record: Mapping[str, Any],
+    record: Record,
     picture: Picture = _NO_PICTURE,
     classes: PageClasses | None = None,
     *,
     phrases: Phrases | None = None,
     each_thing_once: bool = False,
 ) -> View:
-    """Return a record as `record.js` shows it, and as a review's page changes it.
-
-    Boxes are in pixels of the upright picture, and a `span` is in UTF-16 units of the caption.
-    Width and height are 0 where they aren't known. New classes are added to `classes`.
-    """
-    caption = caption_of_spans(record)
+    """Return a record as pages show it; its new classes are added to `classes`."""
     if phrases is None:
         phrases = phrases_of(record)
-    spans = Utf16Spans(caption)
-    expressions = []
-    for index, id in enumerate(phrases.rows):
-        expressions.append(_expression_view(index, id, phrases, spans))
-    _set_colors(expressions, classes or PageClasses())
-    if each_thing_once:
-        _mark_same_things(expressions, phrases)
     width, height = picture.size or stated_size(record) or (0, 0)
-    return {
-        "id": id_of(record),
-        "path": blotted_message(path_of(record)),
-        "model": str(record.get("model") or ""),
-        "width": width,
-        "height": height,
-        "thumbnail": picture.thumbnail,
-        "full": picture.full,
-        "missing": picture.missing,
-        "caption": caption,
-        "captions": record.get(OTHER_CAPTIONS) or [],
-        "kind": phrases.kind,
-        "problem": phrases.problem,
-        "notes": _notes(record, (width, height)),
-        "expressions": expressions,
-    }
+    view = View(
+        id=id_of(record),
+        path=blotted_message(path_of(record)),
+        model=str(record.get("model") or ""),
+        width=width,
+        height=height,
+        picture=picture,
+        caption=caption_of_spans(record),
+        captions=record.get(OTHER_CAPTIONS) or [],
+        kind=phrases.kind,
+        problem=phrases.problem,
+        notes=_notes(record, (width, height)),
+    )
+    spans = Utf16Spans(view.caption)
+    classes = classes or PageClasses()
+    with_boxes = 0
+    for index, (id, row) in enumerate(phrases.rows.items()):
+        shown = _expression_view(index, id, phrases, spans)
+        if row.instances:  # a class has one colour, and phrases without one have them in turn
+            name = shown.class_name
+            shown.color = with_boxes % len(PAGE_PALETTE) if name is None else classes.color_of(name)
+            with_boxes += 1
+        view.expressions.append(shown)
+    if each_thing_once:
+        _mark_same_things(view.expressions, phrases)
+    return view
 
 
-def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
-    """Set `color`, an index in PAGE_PALETTE, of those with boxes: one for a class, else in turn."""
-    with_boxes = [expression for expression in expressions if expression["instances"]]
-    for number, expression in enumerate(with_boxes):
-        if "class" in expression:
-            expression["color"] = classes.color_of(expression["class"])
-        else:
-            expression["color"] = number % len(PAGE_PALETTE)
-
-
-def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
+def _notes(record: Record, size: Size) -> list[str]:
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -234,8 +309,8 @@ def expressions_of(record: Record) -> dict[str, Expression]:
         return expressions
     # The last number put after each id: with thousands of equal ids, trying all would take long.
     last_number_of = defaultdict[str, int](lambda: 1)
-    for expression in any_expression_rows(record):
-        id = str(expression["expression_id"])
+    for expression in read_any_expressions(record):
+        id = expression.expression_id
         key = id
         while key in expressions:  # `ID~2` may be the id of another expression
             last_number_of[id] += 1
@@ -254,17 +329,17 @@ def boxes_of_same_thing(
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
         # A negative phrase was made up to be absent: a box of it isn't of the thing.
-        has_class = isinstance(row.get("class"), str) and not is_negative(row)
+        has_class = row.class_name is not None and not row.is_negative
         # A phrase without a class has several boxes of a thing only where they are equal.
-        key = class_key(row["class"]) if has_class else f"\n{id}"
+        key = class_key(row.class_name or "") if has_class else f"\n{id}"
         ids_of_class.setdefault(key, []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
-        if len(ids) == 1 and len(expressions[ids[0]]["instances"]) < 2:
+        if len(ids) == 1 and len(expressions[ids[0]].instances) < 2:
             continue
         # A thing [(0, 1), (2, 0)] has two boxes. The surest is box 1 of the phrase ids[0], the
         # other is box 0 of ids[2].
-        for thing in things_of([scored_boxes(expressions[id]["instances"]) for id in ids]):
+        for thing in things_of([scored_boxes(expressions[id].instances) for id in ids]):
             if len(thing) == 1:
                 continue
             boxes = [(ids[phrase], index) for phrase, index in thing]
@@ -273,7 +348,7 @@ def boxes_of_same_thing(
     return boxes_by_box
 
 
-def _mark_same_things(expressions: Sequence[dict[str, Any]], phrases: Phrases) -> None:
+def _mark_same_things(expressions: Sequence[ExpressionView], phrases: Phrases) -> None:
     """Mark the boxes of each thing that has several, because a page shows the surest alone."""
     index_of_expression = {id: index for index, id in enumerate(phrases.rows)}
     for place, (surest, *others) in phrases.things.items():
@@ -281,12 +356,12 @@ def _mark_same_things(expressions: Sequence[dict[str, Any]], phrases: Phrases) -
             continue
         id_of_surest, box_index = surest
         index_of_surest = index_of_expression[id_of_surest]
-        surest_box = expressions[index_of_surest]["instances"][box_index]
         # such as [2, 3], if expressions 2 and 3 have the others
-        surest_box["same"] = [index_of_expression[id] for id, _ in others]
+        same = [index_of_expression[id] for id, _ in others]
+        expressions[index_of_surest].instances[box_index].same = same
         for id, box_index in others:
-            box = expressions[index_of_expression[id]]["instances"][box_index]
-            box["shownAs"] = index_of_surest
+            box = expressions[index_of_expression[id]].instances[box_index]
+            box.shown_as = index_of_surest
 
 
 class Utf16Spans:
@@ -304,59 +379,33 @@ class Utf16Spans:
         return [end + bisect_left(self._wide, end) for end in span]
 
 
-def _shown_status(row: Expression) -> str:
-    status = row.get("status")
-    if status in STATUSES:
-        return str(status)
-    return "grounded" if row["instances"] else "pending"
-
-
 def stated_class(row: Expression) -> str | None:
-    name = row.get("class")
-    return name if isinstance(name, str) and name.strip() else None
+    name = row.class_name
+    return name if name is not None and name.strip() else None
 
 
-def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -> dict[str, Any]:
-    """Return an expression; columns that are missing, or wrong, get a value that can be shown."""
+def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -> ExpressionView:
     row = phrases.rows[id]
-    status = phrases.statuses[id]
-    check = phrases.checks[id]
-    span: Any = row.get("char_span")
-    name = stated_class(row)
-    class_column = {} if name is None else {"class": name}
-    return {
-        "index": index,
-        "id": id,
-        "text": row["text"],
-        **class_column,
-        "status": status,
-        "meaning": STATUS_MEANING[status],
-        "color": None,  # `_set_colors` gives one to those with boxes
-        "span": spans.of(span) if is_span(span, spans.length) else None,
-        "check": check,
-        "reasons": _reasons(row, status, check),
-        "disputed": row.get("disagreement") is True,
-        "instances": [_box_view(instance) for instance in row["instances"]],
-    }
-
-
-def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    """Return why an expression has its status, why it is doubtful, and why a check judged it so."""
-    reason = row.get("reason")
+    status, check = phrases.statuses[id], phrases.checks[id]
+    reason = row.reason
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]
-    verification = read_verification(row)
-    check_reason = verification.reason if verification else ""
-    # A reason may be only the check's verdict again, such as "verified".
-    return [str(why) for why in (reason, row.get(DOUBT), check_reason) if why and why != check]
+    check_reason = row.verification.reason if row.verification else ""
+    span = row.char_span
+    return ExpressionView(
+        index=index,
+        id=id,
+        text=row.text,
+        class_name=stated_class(row),
+        status=status,
+        span=spans.of(span) if span and is_span(span, spans.length) else None,
+        check=check,
+        # A reason may be only the check's verdict again, such as "verified".
+        reasons=[why for why in (reason, row.doubt, check_reason) if why and why != check],
+        disputed=row.disagreement is True,
+        instances=[_box_view(instance) for instance in row.instances],
+    )
 
 
-def _box_view(instance: Mapping[str, Any]) -> dict[str, Any]:
-    score = instance["score"]
-    if not is_number(score):
-        score = None
-    return {
-        "bbox": list(instance["bbox"]),
-        "score": score,
-        "evidence": str(instance.get("evidence") or ""),
-    }
+def _box_view(instance: Instance) -> BoxView:
+    return BoxView(instance.bbox, instance.score, instance.evidence or "")

@@ -7,14 +7,14 @@ shows of it, and its row in the index is what the page needs to filter and count
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
 from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
-from dataflow_grounding.data.records import STATUSES, path_of
+from dataflow_grounding.data.records import STATUSES, JsonObject, Record, Update, path_of
 from dataflow_grounding.data.remarks import Remarks, remarks_of
 from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
@@ -31,7 +31,7 @@ from dataflow_grounding.review._report_files import PER_FILE, ReportFiles, scrip
 from dataflow_grounding.review._versions import (
     Earlier,
     Version,
-    changes_view,
+    changes_of,
     with_versions,
 )
 
@@ -40,15 +40,15 @@ _MOST_KINDS = 20  # of failures that have a separate filter; the others share on
 # Where a record's two lines are in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
-_WithFile: TypeAlias = tuple[Mapping[str, Any], Earlier, ImageFile | None]  # a record's
+_WithFile: TypeAlias = tuple[Record, Earlier, ImageFile | None]  # a record's
 
 
 def write_report(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Record],
     *,
-    find_image: Callable[[Mapping[str, Any]], ImageFile | None],
+    find_image: Callable[[Record], ImageFile | None],
     out_path: str | os.PathLike[str],
-    failures: Iterable[Mapping[str, Any]] = (),
+    failures: Iterable[JsonObject] = (),
     versions: Sequence[Version] = (),
     own_name: str = "",
     begins_with: str = "",
@@ -56,10 +56,10 @@ def write_report(
     remarks: Remarks | None = None,
     single: bool = False,
     copies: bool = False,
-    figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
+    figures: Callable[[], JsonObject | None] = lambda: None,
     on_progress: Callable[[int], None] = lambda _: None,
     title: str,
-    summary: Mapping[str, Any],
+    summary: JsonObject,
 ) -> int:
     """Write the report of records and failures, all of it or nothing, and count its records.
 
@@ -122,34 +122,29 @@ class _Written:
         self.counts = Counter[str]()  # the figures of the records
         self.count = 0  # of records that are shown
 
-    def add(self, record: Mapping[str, Any], earlier: Earlier, picture: Picture) -> None:
+    def add(self, record: Record, earlier: Earlier, picture: Picture) -> None:
         phrases = phrases_of(record)
         classes = self.index.classes
         view = view_of(record, picture, classes, phrases=phrases, each_thing_once=True)
-        view.update(changes_view(view, earlier, self._own_name, classes))
+        changes = changes_of(view, earlier, self._own_name, classes)
         marks = marks_of(record, phrases)
-        if view.get("changes") or view.get("only"):
+        if changes.only or changes.changes:
             marks.add("changed")
-        if view["missing"]:
+        if picture.missing:
             marks.add("without picture")
-        # Next to another run, `only` names the run that alone has the record.
-        is_of_this_run = view.get("only", self._own_name) == self._own_name
+        is_of_this_run = changes.only in ("", self._own_name)
         # This run's remarks alone were counted, so only these can be called rare.
         if is_of_this_run and self._remarks.is_rare(remarks_of(record)):
             marks.add("unusual")
         self.count += 1
         self.counts["changed"] += "changed" in marks
         row = self.index.row_of(record, phrases, marks)
-        _write_row(self._rank_files, view, row, marks)
+        _write_row(self._rank_files, {**view.to_json(), **changes.to_json()}, row, marks)
         if is_of_this_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))
-            self._count_picture(record)
-
-    def _count_picture(self, record: Mapping[str, Any]) -> None:
-        """Count a record's picture once; one that names none is of its own."""
-        path = path_of(record)
-        self.counts["images"] += not path or hash(path) not in self._pictures
-        self._pictures.add(hash(path))
+            path = path_of(record)  # each picture counts once; one that names none is of its own
+            self.counts["images"] += not path or hash(path) not in self._pictures
+            self._pictures.add(hash(path))
 
     def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
         """Return the figures of the page; `failed` is how many of the run's images aren't done."""
@@ -165,10 +160,10 @@ class _Written:
 
 
 def _with_pictures(
-    records: Iterable[tuple[Mapping[str, Any], Earlier]],
-    find_image: Callable[[Mapping[str, Any]], ImageFile | None],
+    records: Iterable[tuple[Record, Earlier]],
+    find_image: Callable[[Record], ImageFile | None],
     files: ReportFiles,
-) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
+) -> Iterator[tuple[Record, Earlier, Picture]]:
     """Yield each record with its picture as the page shows it, in the same order."""
     with_files: Iterator[_WithFile] = (
         (record, earlier, find_image(record)) for record, earlier in records
@@ -178,7 +173,7 @@ def _with_pictures(
         _, _, file = item
         return file is not None and file.is_far
 
-    def with_picture(item: _WithFile) -> tuple[Mapping[str, Any], Earlier, Picture]:
+    def with_picture(item: _WithFile) -> tuple[Record, Earlier, Picture]:
         record, earlier, file = item
         return record, earlier, files.picture(file)
 
@@ -187,9 +182,7 @@ def _with_pictures(
     return side_by_side(with_picture, with_files, is_far, cores=True)
 
 
-def _failure_rows(
-    failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
-) -> Iterator[str]:
+def _failure_rows(failures: Iterable[JsonObject], kind_counts: Counter[str]) -> Iterator[str]:
     """Yield [id, message, kind, step, filter] of each failure in JSON; count the filters."""
     for failure in failures:
         kind_of_filter = str(failure.get("kind") or "unknown")
@@ -205,7 +198,7 @@ def _failure_rows(
 
 
 def _write_row(
-    rank_files: Sequence[IO[str]], view: View, row: list[Any], marks: Collection[str]
+    rank_files: Sequence[IO[str]], view: Update, row: list[Any], marks: Collection[str]
 ) -> None:
     rank = 0  # the index in FIRST of the first mark that the record has, or len(FIRST)
     while rank < len(FIRST) and FIRST[rank] not in marks:
@@ -221,9 +214,9 @@ def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
+def _counts_of(record: Record, view: View, marks: Collection[str]) -> Counter[str]:
     """Return what the record adds to the page's figures; without a key, a figure isn't shown."""
-    expressions = view["expressions"]
+    expressions = view.expressions
     counts = Counter[str]()
     for mark in ("doubtful", "unusual", "disputed", "suspect"):
         if mark in marks:
@@ -231,15 +224,16 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     regions = record.get("regions") or record.get("region_captions")
     if isinstance(regions, list):
         counts["regions"] = len(regions)
-    if view["kind"] == "region_captions":
+    if view.kind == "region_captions":
         counts["captions"] = 0
         if expressions:  # else the column is empty, or can't be read
-            for row in record["region_captions"]:
-                if isinstance(row, Mapping) and row.get("text"):
-                    counts["captions"] += 1
-    if view["kind"] == "expressions":
+            rows = record["region_captions"]
+            counts["captions"] = sum(
+                isinstance(row, dict) and bool(row.get("text")) for row in rows
+            )
+    if view.kind == "expressions":
         counts["expressions"] = len(expressions)
         counts.update(dict.fromkeys(STATUSES, 0))  # the page tells that 0 are `grounded`, too
-        counts.update(expression["status"] for expression in expressions)
-    counts.update(expression["check"] for expression in expressions if expression["check"])
+        counts.update(expression.status for expression in expressions)
+    counts.update(expression.check for expression in expressions if expression.check)
     return counts

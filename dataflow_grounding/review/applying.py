@@ -1,13 +1,14 @@
 """From decisions to a file: the records as their reviewers left them."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding.data.classes import keep_classes
-from dataflow_grounding.data.records import Record, annotated_column
+from dataflow_grounding.data.expressions import read_any_expressions
+from dataflow_grounding.data.records import JsonObject, Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.reviewed import digest_of, note_source
 from dataflow_grounding.data.rows import Row, read_rows, write_rows
@@ -17,22 +18,33 @@ from dataflow_grounding.review._decisions import (
     objects_under,
     review_files,
 )
-from dataflow_grounding.review._overlay import (
-    as_reviewed,
-    reviewer_verdict,
-    version_of,
-)
+from dataflow_grounding.review._overlay import as_reviewed, version_of
 from dataflow_grounding.review.reviewable import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that reviewed records can be written to."""
 
 
+@dataclass
+class Applied:
+    """What was written, and of what."""
+
+    reviewed: str  # the file
+    records: int = 0
+    verified: int = 0  # phrases whose boxes are all right
+    rejected: int = 0  # phrases with a wrong one
+    outlines_left_out: int = 0
+    boxes_left_out: int = 0
+    decisions: int = 0  # that say something of the records
+    taken_over: int = 0  # of downloads
+    refused: list[str] = field(default_factory=list)  # a line for each that isn't taken over
+
+
 def apply_decisions(
     results: str,
     out: str | None = None,
     downloads: tuple[str, ...] = (),
-) -> dict[str, Any]:
+) -> Applied:
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
     - `out` is a new file for training, without what was rejected; None for
@@ -43,7 +55,9 @@ def apply_decisions(
     path = out or files.reviewed
     if out:
         _refuse_as_out(out, downloads)
-    new_count, refused = _take_downloads(results, downloads)
+    applied = Applied(path)
+    if downloads:
+        _take_downloads(results, downloads, applied)
     decisions = Decisions(files.decisions)
     decisions.tell_damaged()
     # Later reviews and pipelines go on from the review's own file. So it always has the rejected
@@ -51,16 +65,21 @@ def apply_decisions(
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     _refuse_overwriting(path, files, is_own_file)
     if not decisions.lines:
-        raise _no_decisions(results, files, refused)
-    held = set[int]()  # the numbers of the decisions that say something of the records
-    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
+        raise _no_decisions(results, files, applied.refused)
 
     def reviewed_records() -> Iterator[Record]:
-        for record, reviewed in _with_reviewed(files, decisions, held):
-            _count_reviewed(record, reviewed, counts)
+        held = set[int]()  # the numbers of the decisions
+        for _, record in records_with_keys(files.annotations):
+            reviewed = record
+            with suppress(BrokenRow):  # else it has no phrases that a decision could be on
+                review = decisions.review_of(record)
+                held.update(review.decisions)
+                reviewed = as_reviewed(record, review.outcomes, review.comment)
+            _count_reviewed(record, reviewed, applied)
             yield reviewed
+        applied.decisions = len(held)
         if not held:  # nothing is written then
-            raise _no_decisions(results, files, refused)
+            raise _no_decisions(results, files, applied.refused)
 
     with errors_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(is_own_file)
@@ -69,14 +88,8 @@ def apply_decisions(
         note_source(files.annotations, digest_of(files.annotations) or "")
     else:
         keep_classes(results, path)
-    return {
-        "reviewed": path,
-        **counts,
-        "boxes_left_out": without_rejected.boxes,
-        "decisions": len(held),
-        "taken_over": new_count,
-        "refused": refused,
-    }
+    applied.boxes_left_out = without_rejected.boxes
+    return applied
 
 
 def _refuse_as_out(out: str, downloads: tuple[str, ...]) -> None:
@@ -108,48 +121,29 @@ def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> Non
         raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
-def _with_reviewed(
-    files: ReviewFiles, decisions: Decisions, held: set[int]
-) -> Iterator[tuple[Record, Record]]:
-    """Yield each record as the pipeline wrote it, and with all decisions on it."""
-    for _, record in records_with_keys(files.annotations):
-        try:
-            review = decisions.review_of(record)
-        except BrokenRow:  # it has no phrases that a decision could be on
-            yield record, record
-        else:
-            held.update(review.decisions)
-            yield record, as_reviewed(record, review.outcomes, review.comment)
-
-
-def _count_reviewed(record: Record, reviewed: Record, counts: Counter[str]) -> None:
+def _count_reviewed(record: Record, reviewed: Record, applied: Applied) -> None:
     """Count the record, its verdicts, and the boxes whose outline the review dropped."""
-    counts["records"] += 1
+    applied.records += 1
     rows = reviewed.get(annotated_column(reviewed))
-    if isinstance(rows, list):
-        verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
-        counts["verified"] += verdicts.count(True)
-        counts["rejected"] += verdicts.count(False)
-    was_outlined = dict(_outlined_boxes(record))
-    for box_id, is_outlined in _outlined_boxes(reviewed):
+    for row in rows if isinstance(rows, list) else ():  # expressions or regions
+        if isinstance(row, dict) and row.get("reviewed_by"):
+            applied.verified += row.get("verified") is True
+            applied.rejected += row.get("verified") is False
+    outlined = _outlined(record)
+    if outlined:
+        still_there = {
+            box.bbox_id for row in read_any_expressions(reviewed) for box in row.instances
+        }
         # An outline is dropped where a person drew the box with other edges.
-        if was_outlined.get(box_id, False) and not is_outlined:
-            counts["outlines_left_out"] += 1
+        applied.outlines_left_out += len((outlined & still_there) - _outlined(reviewed))
 
 
-def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
-    """Yield of each box its id, and whether it has an outline."""
-    for row in _objects_in(record, "expressions"):
-        for box in _objects_in(row, "instances"):
-            if box.get("bbox_id") is not None:
-                yield str(box["bbox_id"]), box.get("outline") is not None
-
-
-def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    items = row.get(key)
-    if not isinstance(items, list):
-        return []
-    return [item for item in items if isinstance(item, dict)]
+def _outlined(record: Record) -> set[str | None]:
+    """Return the ids of a record's boxes that have an outline."""
+    with suppress(BrokenRow):
+        boxes = [box for row in read_any_expressions(record) for box in row.instances]
+        return {box.bbox_id for box in boxes if box.outline is not None} - {None}
+    return set()
 
 
 def _refuse_log(path: str, own: str) -> None:
@@ -162,25 +156,21 @@ def _refuse_log(path: str, own: str) -> None:
             )
 
 
-def _take_downloads(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
-    """Return how many decisions weren't here before, and a line for each that is refused."""
-    if not downloads:
-        return 0, []
+def _take_downloads(results: str, downloads: tuple[str, ...], applied: Applied) -> None:
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = len(decisions.lines)
     for path in downloads:  # all of them, before a decision of any is taken
         _refuse_log(path, decisions.path)
-    refused: list[str] = []
     for path in downloads:
         download = _Download(reviewable, decisions)
         for row in read_rows(path):
             try:
                 download.take(row)
             except (InputError, BrokenRow) as why:
-                refused.append(f"{path}, line {row.line}: {why}")
+                applied.refused.append(f"{path}, line {row.line}: {why}")
     decisions.sync()
-    return len(decisions.lines) - count_before, refused
+    applied.taken_over = len(decisions.lines) - count_before
 
 
 class _Download:
@@ -209,7 +199,7 @@ class _Download:
                 self._versions[key, id] = "refused"
             raise
 
-    def _decide(self, key: str, decision: Mapping[str, Any]) -> None:
+    def _decide(self, key: str, decision: JsonObject) -> None:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
@@ -220,4 +210,4 @@ class _Download:
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "versions": versions}
         for made in self._decisions.decide(record, key, decision_here, who):
-            self._versions[key, made["id"]] = version_of(made["after"])
+            self._versions[key, made.id] = version_of(made.after)

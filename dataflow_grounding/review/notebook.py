@@ -33,5 +33,5 @@ def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecor
     folders = getattr(record, "folders", ())
     if not folders and image_root:
         folders = (image_root,)
-    no_update: dict[str, Any] = {}
-    return ShownRecord.of(Record(record, folders), picture_column(record), no_update)
+    shown = Record(record, folders)
+    return ShownRecord.of(shown, picture_column(shown), {})

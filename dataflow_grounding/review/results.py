@@ -1,18 +1,17 @@
 """The report of results: of a run's folder, of a script's, or of two runs next to each other."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain
-from typing import Any
 
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding.bucket import bucket
-from dataflow_grounding.data.records import JsonObject, Record, dump_text, read_object
+from dataflow_grounding.data.records import JsonObject, Record, Update, dump_text, read_object
 from dataflow_grounding.data.remarks import remarks_in
 from dataflow_grounding.data.results_folder import (
     annotations_of,
@@ -46,7 +45,7 @@ def report_results(
     versions: Sequence[tuple[str, str]] = (),
     is_run: bool = False,
     title: str,
-    summary: Mapping[str, Any],
+    summary: JsonObject,
     single: bool = False,
     copies: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -86,14 +85,14 @@ def report_results(
         )
 
 
-def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> ImageFile | None:
+def _image_in(folders: tuple[str, ...], record: Record) -> ImageFile | None:
     try:
         return file_of_picture(Record(record, folders))
     except GroundingError:
         return None
 
 
-def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
+def _figures_of(annotations: str, counts: FigureCounts) -> JsonObject | None:
     """Return the figures once all records were counted; None for a run with failures alone."""
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
@@ -130,7 +129,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     summary.shown.report = page
 
 
-def _write_run_file(path: str, run_summary: Mapping[str, Any], storage: FileStorage) -> None:
+def _write_run_file(path: str, run_summary: JsonObject, storage: FileStorage) -> None:
     about_run = {
         "model": run_summary["model"],
         "image_folders": [absolute(folder) for folder in storage.image_folders],
@@ -148,7 +147,7 @@ def report_folder(
     *,
     other: str | None = None,
     title: str | None = None,
-    summary: Mapping[str, Any] | None = None,
+    summary: JsonObject | None = None,
     single: bool = False,
     copies: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -237,13 +236,13 @@ def _folder_name(folder: str) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+def _summary_of_run(run: JsonObject) -> JsonObject:
     about_model = {"model": run.get("model"), "box_format": run.get("box_format")}
     summary = run.get("summary")
     return {**summary, **about_model} if isinstance(summary, dict) else about_model
 
 
-def _title_of_run(folder: str, run: Mapping[str, Any]) -> str:
+def _title_of_run(folder: str, run: JsonObject) -> str:
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not isinstance(pipeline, str) or not pipeline:
@@ -289,7 +288,7 @@ def _rows(path: str) -> Iterator[Row]:
         yield from read_rows(path)
 
 
-def _unread(path: str) -> Iterator[dict[str, Any]]:
+def _unread(path: str) -> Iterator[Update]:
     """Yield the rows that can't be read, as lines of failures.jsonl."""
     for row in _rows(path):
         if row.error is not None:

@@ -13,26 +13,18 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
-from dataflow_grounding.data.pictures import pictures
-from dataflow_grounding.data.records import (
-    DOUBT,
-    Record,
-    caption_of_spans,
-    is_number,
-    path_of,
-    was_checked,
-)
+from dataflow_grounding.data.expressions import Expression, Instance
+from dataflow_grounding.data.records import Record, caption_of_spans, path_of
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import identify
-from dataflow_grounding.review._decisions import Decisions, RecordReview, review_files
+from dataflow_grounding.review._decisions import Decisions, RecordReview, Sample, review_files
 from dataflow_grounding.review._index import Index, Item, items_of, marks_of
 from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
 from dataflow_grounding.review._record_view import (
     OTHER_CAPTIONS,
-    Expression,
     Phrases,
     expressions_of,
     known_classes,
@@ -158,7 +150,7 @@ class Reviewable:
         """Take in what others have decided since the last call."""
         self.decisions.refresh()
         lines = self.decisions.lines
-        changed = {self.index_of.get(str(line["record"])) for line in lines[self._lines_known :]}
+        changed = {self.index_of.get(line.record) for line in lines[self._lines_known :]}
         self._lines_known = len(lines)
         for index in changed:
             if index is not None:
@@ -180,7 +172,7 @@ class Reviewable:
         indices = {*self._reviews}
         if since:
             lines = self.decisions.lines[since:]
-            indices = {self.index_of.get(str(line["record"]), -1) for line in lines}
+            indices = {self.index_of.get(line.record, -1) for line in lines}
         letters = {}
         for index in indices:
             if index in self._reviews:
@@ -205,8 +197,8 @@ class Reviewable:
         boxes = sum(number & 1 for numbers in self._numbers for number in numbers)
         return boxes, sum(map(len, self._numbers)) - boxes
 
-    def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Place]]:
-        """Draw items by a seed; return what reviews.jsonl states of the sample, and its items.
+    def draw_sample(self, size: int, seed: int) -> tuple[Sample, list[Place]]:
+        """Draw items by a seed; return the sample as reviews.jsonl states it, and its items.
 
         The order of records makes no difference, and of items that are as they were the same are
         drawn in a file that a later run wrote.
@@ -229,17 +221,12 @@ class Reviewable:
             phrases = phrases_of(record)
             for number, item in enumerate(items_of(phrases)):
                 row = phrases.rows[item.id]
-                corners = None if item.box is None else list(row["instances"][item.box]["bbox"])
-                named[index, number] = ([picture, row["text"], corners], Place(index, item))
+                corners = None if item.box is None else list(row.instances[item.box].bbox)
+                named[index, number] = ([picture, row.text, corners], Place(index, item))
         names, places = zip(*[named[index, number] for _, index, number in drawn], strict=True)
         boxes, without_box = self.count()
-        stated = {
-            "size": len(drawn),
-            "seed": seed,
-            "of": {"boxes": boxes, "phrases_without_boxes": without_box},
-            "items": [*names],  # of each the names of its picture and phrase, and its corners
-        }
-        return stated, [*places]
+        of = {"boxes": boxes, "phrases_without_boxes": without_box}
+        return Sample(len(drawn), seed, of, [*names], self.stated_root), [*places]
 
     def _in_lots(self, seed: int) -> Iterator[tuple[bytes, int, int]]:
         """Yield a lot for each item by the seed and its name, its record, and which item it is."""
@@ -256,30 +243,27 @@ class Reviewable:
 def _joined(records: Sequence[Record]) -> Record:
     """Return one record of a picture, with each phrase once and the boxes of all that have it."""
     caption = caption_of_spans(records[0])
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        own = [*expressions_of(record).values()]
-        if caption_of_spans(record) != caption:  # a place in another caption
-            own = [{**row, "char_span": None, "caption_span": None} for row in own]
-        rows.append({**record, "expressions": own})
-    [whole] = pictures(rows, lambda _: "this picture")
-    own_count = len(rows[0]["expressions"])
-    joined = whole["expressions"][:own_count]  # where a phrase may be twice, at two places
-    first_of_text: dict[str, dict[str, Any]] = {}
+    joined = [*expressions_of(records[0]).values()]  # where a phrase may be twice, at two places
+    first_of_text: dict[str, Expression] = {}
     for row in joined:
-        first_of_text.setdefault(row["text"], row)
-    for row in whole["expressions"][own_count:]:
-        same = first_of_text.setdefault(row["text"], row)
-        if same is row:
-            joined.append(row)
-            continue
-        corners = [box["bbox"] for box in same["instances"]]
-        boxes = [box for box in row["instances"] if box["bbox"] not in corners]
-        if boxes:
-            same |= {"instances": [*same["instances"], *boxes], "status": "grounded"}
+        first_of_text.setdefault(row.text, row)
+    for record in records[1:]:
+        for row in expressions_of(record).values():
+            if caption_of_spans(record) != caption:  # a place in another caption
+                row = row.with_null("char_span", "caption_span")
+            same = first_of_text.setdefault(row.text, row)
+            if same is row:
+                joined.append(row)
+                continue
+            corners = [box.bbox for box in same.instances]
+            boxes = [box for box in row.instances if box.bbox not in corners]
+            if boxes:
+                same.instances = [*same.instances, *boxes]
+                same.status = "grounded"
     others = [caption_of_spans(record) for record in records[1:]]
     captions = [text for text in dict.fromkeys(others) if text and text != caption]
-    return records[0].updated({"expressions": joined, OTHER_CAPTIONS: captions})
+    rows = [row.to_json() for row in joined]
+    return records[0].updated({"expressions": rows, OTHER_CAPTIONS: captions})
 
 
 def _stated_root(image_root: str, decisions: str) -> str:
@@ -309,9 +293,9 @@ def records_with_keys(
 def _numbers_of(record: Record, phrases: Phrases, items: Sequence[Item]) -> Iterator[int]:
     for item in items:
         row = phrases.rows[item.id]
-        name = f"{record.unique_id} {row['text']}"
+        name = f"{record.unique_id} {row.text}"
         if item.box is not None:
-            name += f" {row['instances'][item.box]['bbox']}"
+            name += f" {list(row.instances[item.box].bbox)}"
         number = crc32(name.encode("utf-8", "surrogatepass"))
         yield number << 1 | (item.box is not None)
 
@@ -323,7 +307,15 @@ def _doubts_of(record: Record, phrases: Phrases, items: Sequence[Item]) -> list[
         of_record += 200
     if record.get("doubtful") is True:
         of_record += 50
-    of_phrase = {id: of_record + _doubt_of_phrase(row) for id, row in phrases.rows.items()}
+    of_phrase: dict[str, int] = {}
+    for id, row in phrases.rows.items():
+        of_phrase[id] = of_record
+        if row.disagreement:
+            of_phrase[id] += 100
+        if row.was_checked and row.verified is not True:
+            of_phrase[id] += 100
+        if row.doubt:
+            of_phrase[id] += 50
     doubts = []
     for item in items:
         doubt = of_phrase[item.id] + _DOUBT_WITHOUT_SCORE
@@ -334,53 +326,40 @@ def _doubts_of(record: Record, phrases: Phrases, items: Sequence[Item]) -> list[
     return doubts
 
 
-def _doubt_of_phrase(row: Expression) -> int:
-    doubt = 0
-    if row.get("disagreement") is True:
-        doubt += 100
-    if was_checked(row) and row.get("verified") is not True:
-        doubt += 100
-    if row.get(DOUBT):
-        doubt += 50
-    return doubt
-
-
 def _doubt_of_box(row: Expression, index: int) -> int:
-    score = row["instances"][index]["score"]
-    return round(100 - 100 * score) if is_number(score) else _DOUBT_WITHOUT_SCORE
+    score = row.instances[index].score
+    return _DOUBT_WITHOUT_SCORE if score is None else round(100 - 100 * score)
 
 
 def _letter_of(item: Item, outcomes: Mapping[str, Outcome], who: str) -> str:
     """Return what is decided of an item, a letter of `Reviewable.decided`."""
     outcome = outcomes.get(item.id)
-    box = _as_left(item.id, item.box, outcomes)
+    if outcome is None:
+        return "-"
+    box = _as_left(outcome, item.box)
     if box is None:
         return "g"
     # A review judges all boxes of a thing together. But a later run may find the thing for one more
     # phrase, whose box nobody has judged then.
-    others = [_as_left(id, index, outcomes) for id, index in item.also]
-    if None in [reviewer_verdict(each) for each in (box, *others) if each is not None]:
+    for id, index in item.also:
+        other = outcomes.get(id)
+        left = _as_left(other, index) if other else None
+        if other is None or (left is not None and reviewer_verdict(left) is None):
+            return "-"
+    verdict = reviewer_verdict(box)
+    if verdict is None:
         return "-"
-    assert outcome is not None  # else nobody has judged it
     letter = "r"
-    if reviewer_verdict(box) is False:
+    if not verdict:
         # A phrase without a box always needs one; a box, while its phrase has more rejected ones
         # than added ones.
         letter = "m" if item.box is None or outcome.boxes_to_draw() > 0 else "w"
     return letter.upper() if outcome.who == who else letter
 
 
-def _as_left(
-    id: str, index: int | None, outcomes: Mapping[str, Outcome]
-) -> Mapping[str, Any] | None:
+def _as_left(outcome: Outcome, index: int | None) -> Expression | Instance | None:
     """Return a box, or a phrase, as the decisions leave it; None if it was deleted."""
-    outcome = outcomes.get(id)
-    if outcome is None:
-        return {}  # nobody has decided on its phrase: it has no verdict
     if index is None or outcome.after is None:
         return outcome.after
     place = outcome.index_after(index)
-    if place is None:
-        return None
-    box: Mapping[str, Any] = outcome.after["instances"][place]
-    return box
+    return None if place is None else outcome.after.instances[place]

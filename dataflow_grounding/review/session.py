@@ -1,7 +1,6 @@
 """A review under way: what its page asks for, and the decisions that it hands over."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -9,21 +8,19 @@ from dataflow_grounding._util.errors import (
     InputError,
     StorageFailed,
 )
-from dataflow_grounding.data.records import Record, annotated_column, dump_line, has_id
+from dataflow_grounding.data.records import JsonObject, Update, dump_line, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._index import items_of
 from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import (
-    Outcome,
     reviewer_verdict,
     standing_expressions,
     version_of,
 )
 from dataflow_grounding.review._record_view import (
-    BoxPlace,
-    Expression,
+    Phrases,
     Picture,
     file_of_picture,
     phrases_of,
@@ -54,19 +51,11 @@ class Session:
         self.decisions = reviewable.decisions
         self.sample: list[Place] | None = None
         if sample is not None:
-            size, seed = sample
-            self.sample = self._draw_and_state(size, seed)
-
-    def _draw_and_state(self, size: int, seed: int) -> list[Place]:
-        stated, items = self.reviewable.draw_sample(size, seed)
-        stated["image_root"] = self.reviewable.stated_root
-        # A line has also who stated the sample, and when. These aren't compared: the same sample
-        # needn't be stated twice.
-        lines = self.decisions.samples
-        stated_before = [{name: line.get(name) for name in stated} for line in lines]
-        if stated not in stated_before:
-            self.decisions.state_sample(stated, self.who)
-        return items
+            stated, self.sample = reviewable.draw_sample(*sample)
+            # Who stated it, and when, makes no other sample of it.
+            before = [each._replace(who=None, when=None) for each in self.decisions.samples]
+            if stated not in before:
+                self.decisions.state_sample(stated, who)
 
     def page(self) -> Iterator[str]:
         """Yield the page in HTML."""
@@ -87,58 +76,70 @@ class Session:
         facts = dump_line({**self.news(), "sample": sample})
         return f'{facts.rstrip()[:-1]}, "rows": [{",".join(self.reviewable.rows)}]}}'
 
-    def news(self, since: int = 0) -> dict[str, Any]:
+    def news(self, since: int = 0) -> Update:
         """Return what was decided from line `since` on, and which line is the next."""
         decided = self.reviewable.decided(self.who, since)
         return {"decided": decided, "seen": len(self.decisions.lines)}
 
-    def records(self, indices: Sequence[int], since: int = 0) -> dict[str, Any]:
+    def records(self, indices: Sequence[int], since: int = 0) -> Update:
         """Return views of records, and what was decided since."""
         if len(indices) > _MOST or not all(0 <= n < len(self.reviewable.keys) for n in indices):
             raise InputError(f"'places' should be up to {_MOST} numbers of records")
         news = self.news(since)  # first, so that the views are no older
         return {"views": {index: self.view(index) for index in indices}, **news}
 
-    def view(self, index: int) -> dict[str, Any]:
-        """Return a record for the page: what `view_of` gives, and what reviewers decided.
+    def view(self, index: int) -> Update:
+        """Return a record for the page: what a `View` has, and what reviewers decided.
 
         - `verified` is a reviewer's word alone: None if only a check of the pipeline judged.
         - `box` is the index of a box among those that the pipeline wrote, also of one that was
           drawn in place of such a box. A box that a reviewer added has none.
         - `also` are the other boxes of a box's thing.
         - `written` are the ids of the expressions that the pipeline wrote.
+        - `place` and `key` are those by which the page asks for the record, and decides on it.
+        - `digest` is the picture's: decisions are refused if the file was replaced since.
         """
         record = self.reviewable.record(index)
         review = self.reviewable.review_of(index)
         written = phrases_of(record)
-        rows: dict[str, Expression] = {}
+        # A record that can't be read has none, and its view says why.
+        rows = standing_expressions(record, written.rows, review.outcomes)
         shown = record
-        if not written.problem:  # else the record is shown as it is, and `view_of` says why
-            rows = standing_expressions(record, written.rows, review.outcomes)
-            shown = record.updated({"expressions": list(rows.values())})
-        view = self._view_without_verdicts(index, record, shown)
-        view["written"] = [*written.rows]
-        view["comment"] = review.comment or ""
-        for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
-            expression["id"] = id  # by which decisions name it
-            _add_verdicts(expression, row)
-            _number_boxes(expression["instances"], review.outcomes.get(id))
-            _name_same_things(expression, written.things)
-        return view
-
-    def _view_without_verdicts(self, index: int, record: Record, shown: Record) -> dict[str, Any]:
-        """Return a view of `shown`, the record with the decisions on its expressions."""
+        phrases = written
+        if not written.problem:
+            shown = record.updated({"expressions": [row.to_json() for row in rows.values()]})
+            phrases = Phrases.of(rows, written.kind or "expressions")
         key = self.reviewable.keys[index]
         digest = PictureName.of_record(record).digest
-        view = view_of(shown, self._picture_of(index, digest), self.reviewable.index.classes)
-        view["place"] = index  # by which the page asks for the record and its picture
-        # The page's decisions state it: they are refused if the file was replaced since.
-        view["digest"] = digest
-        view["key"] = key
-        view["id"] = str(record.image_id) if has_id(record.image_id) else key
-        # `shown` may have `expressions` that were made of the record's regions.
-        view["kind"] = annotated_column(record) or view["kind"]
-        return view
+        picture = self._picture_of(index, digest)
+        view = view_of(shown, picture, self.reviewable.index.classes, phrases=phrases)
+        view.id = str(record.image_id) if has_id(record.image_id) else key
+        expressions = []
+        for expression in view.expressions:
+            row = rows[expression.id]
+            columns = expression.to_json()
+            columns["version"] = version_of(row)
+            columns["reviewed_by"] = row.reviewed_by
+            columns["verified"] = reviewer_verdict(row)
+            outcome = review.outcomes.get(expression.id)
+            origins = outcome.origins if outcome else range(len(row.instances))
+            boxes = zip(columns["instances"], row.instances, origins, strict=True)
+            for box, instance, origin in boxes:
+                box["verified"] = reviewer_verdict(instance)
+                if origin is not None:
+                    box["box"] = origin
+                own = (expression.id, -1 if origin is None else origin)
+                box["also"] = [other for other in written.things.get(own, ()) if other != own]
+            expressions.append(columns)
+        return {
+            **view.to_json(),
+            "expressions": expressions,
+            "place": index,
+            "digest": digest,
+            "key": key,
+            "written": [*written.rows],
+            "comment": review.comment or "",
+        }
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
         try:
@@ -159,7 +160,7 @@ class Session:
         with decoding(read_file(path), path, (side, side)) as picture:
             return small_copy(picture, side, "JPEG", quality=85)
 
-    def decide(self, decisions: Sequence[Mapping[str, Any]], since: int = 0) -> dict[str, Any]:
+    def decide(self, decisions: Sequence[JsonObject], since: int = 0) -> Update:
         """Take decisions one by one, and put on disk all but those that are refused.
 
         Each of the `answers` has the `error`, "" for none, and the ids of the expressions that it
@@ -176,7 +177,7 @@ class Session:
         views = {index: self.view(index) for index in indices if index is not None}
         return {"answers": answers, "views": views, **news}
 
-    def _take(self, decision: Mapping[str, Any]) -> dict[str, Any]:
+    def _take(self, decision: JsonObject) -> Update:
         key = str(decision.get("record"))
         index = self.reviewable.index_of.get(key)
         if index is None:
@@ -186,32 +187,4 @@ class Session:
             changes = self.decisions.decide(record, key, decision, self.who)
         except (InputError, BrokenRow, StorageFailed) as why:
             return {"error": str(why), "ids": []}
-        return {"error": "", "ids": [change["id"] for change in changes]}
-
-
-def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
-    view["version"] = version_of(expression)
-    view["reviewed_by"] = expression.get("reviewed_by")
-    view["verified"] = reviewer_verdict(expression)
-    for box, instance in zip(view["instances"], expression["instances"], strict=True):
-        box["verified"] = reviewer_verdict(instance)
-
-
-def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    """Set `box`: its index among those of the pipeline; none for one that a reviewer added."""
-    if outcome is None:
-        for index, box in enumerate(boxes):
-            box["box"] = index
-        return
-    for box, origin in zip(boxes, outcome.origins, strict=True):
-        if origin is not None:
-            box["box"] = origin
-
-
-def _name_same_things(
-    expression: Mapping[str, Any], same_thing: Mapping[BoxPlace, list[BoxPlace]]
-) -> None:
-    """Set `also`: the other boxes of each box's thing."""
-    for box in expression["instances"]:
-        own_box = (expression["id"], box.get("box"))
-        box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
+        return {"error": "", "ids": [change.id for change in changes]}

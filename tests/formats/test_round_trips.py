@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
-from dataflow_grounding.data.expressions import Expression
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.english.heads import head_of
 from dataflow_grounding.formats import READ, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.format import Format
@@ -87,7 +87,10 @@ def things_once(expressions: list[dict[str, Any]], format: Format) -> list[list[
         if not thing:
             continue
         places = [place for place, other in enumerate(things) if other == thing]
-        phrases = [scored_boxes(expressions[place]["instances"]) for place in places]
+        phrases = [
+            scored_boxes(map(Instance.from_json, expressions[place]["instances"]))
+            for place in places
+        ]
         for place, staying in zip(places, each_thing_once(phrases), strict=True):
             once[place] = [expressions[place]["instances"][index] for index in staying]
     return once

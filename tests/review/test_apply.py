@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.review._decisions import review_files
 from dataflow_grounding.review._overlay import version_of
@@ -41,7 +42,7 @@ def write(folder: Path, *rows: dict[str, Any], **more: Any) -> Path:
     return folder
 
 
-def phrases_of(folder: Path) -> dict[str, Any]:
+def phrases_of(folder: Path) -> dict[str, Expression]:
     """Those of the record, as the pipeline left them, by id."""
     return expressions_of(Session(Reviewable(str(folder)), "ann").reviewable.record(0))
 

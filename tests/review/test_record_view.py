@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.review._index import FLAGS, marks_of
 from dataflow_grounding.review._record_view import Picture, Utf16Spans, phrases_of, view_of
-from dataflow_grounding.review._versions import changes_view
+from dataflow_grounding.review._versions import changes_of
 from tests.support.workplace import command, write_rows
 
 
@@ -34,8 +35,8 @@ def test_thousands_of_spans_of_a_long_caption() -> None:
     """To go through the caption for each phrase would take longer than any test may."""
     caption = "\U0001f600" * 1_000_000
     row = {"text": "mug", "char_span": [999_998, 1_000_000], "instances": []}
-    view = view_of({"caption": caption, "expressions": [row] * 4_000})
-    assert {tuple(each["span"]) for each in view["expressions"]} == {(1_999_996, 2_000_000)}
+    view = view_of(Record({"caption": caption, "expressions": [row] * 4_000}))
+    assert {tuple(each.span or ()) for each in view.expressions} == {(1_999_996, 2_000_000)}
 
 
 def test_what_a_record_says_reaches_the_page_as_json() -> None:
@@ -44,24 +45,24 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     row["instances"] = [box]
     record = {"image_path": "a/b.jpg", "width": 9, "height": 8, "model": "m", "caption": "mug"}
     record["suspect_boxes"] = True
-    data = json.loads(json.dumps(view_of({**record, "expressions": [row]}, Picture(full="b.jpg"))))
+    whole = Record({**record, "expressions": [row]})
+    data = json.loads(json.dumps(view_of(whole, Picture(full="b.jpg")).to_json()))
     names = ("id", "path", "width", "height", "model")
     assert [data[name] for name in names] == ["a/b.jpg", "a/b.jpg", 9, 8, "m"]
-    record["expressions"] = [row]
-    assert marks_of(record, phrases_of(record)) == {"grounded", "suspect", "unverified"}
+    assert marks_of(whole, phrases_of(whole)) == {"grounded", "suspect", "unverified"}
     assert len(data["notes"]) == 1
     [e] = data["expressions"]
     assert e["instances"] == [{"bbox": [1, 2, 3, 4], "score": 0.5, "evidence": ""}]
     assert (e["id"], e["color"], e["span"]) == ("7", 0, None)
     assert (e["check"], e["reasons"]) == ("not verified", ["why"])
-    assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
+    assert view_of(Record({**record, "expressions": []}), Picture((40, 30))).width == 40
 
 
 def test_a_span_that_is_none_leaves_the_phrase_in_the_list() -> None:
     for span in (None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7):
         row = {"text": "a mug", "char_span": span, "instances": []}
-        [seen] = view_of({"caption": "a mug", "expressions": [row]})["expressions"]
-        assert (seen["text"], seen["span"]) == ("a mug", None), span
+        [seen] = view_of(Record({"caption": "a mug", "expressions": [row]})).expressions
+        assert (seen.text, seen.span) == ("a mug", None), span
 
 
 def run_folder(path: Path, model: str, **instance: Any) -> Path:
@@ -77,7 +78,7 @@ def run_folder(path: Path, model: str, **instance: Any) -> Path:
 def test_a_picture_of_another_size_than_the_record_says_is_told(
     size: tuple[int, int] | None, told: int
 ) -> None:
-    notes = view_of({"width": 640, "height": 480, "expressions": []}, Picture(size))["notes"]
+    notes = view_of(Record({"width": 640, "height": 480, "expressions": []}), Picture(size)).notes
     assert len(notes) == told
     assert all("640 x 480 pixels, and this one has 320 x 240" in note for note in notes)
 
@@ -150,8 +151,9 @@ def test_whatever_differs_between_two_runs_is_told(
     before: dict[str, Any], after: dict[str, Any], said: list[tuple[str, str]]
 ) -> None:
     record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150, **of(OLD)}
-    view = changes_view(view_of({**record, **after}), [("A", {**record, **before})], "B")
-    assert [(row["text"], row["said"]) for row in view.get("changes", [])] == said
+    view = view_of(Record({**record, **after}))
+    found = changes_of(view, [("A", Record({**record, **before}))], "B")
+    assert [(change.text, change.said) for change in found.changes] == said
 
 
 OPEN = {**OLD, "verified": None, "verification": {"method": "check", "boxes": []}}
@@ -176,8 +178,8 @@ def test_a_check_of_several_steps_that_says_yes_at_last_is_no_change(
     """As with `check: true`: what the first judge leaves open, the second one confirms."""
     record = {"image_id": "a", "caption": "a pet", "width": 200, "height": 150}
     earlier = [
-        ("grounding", {**record, **of(grounded)}),
-        ("check", {**record, **of(checked)}),
+        ("grounding", Record({**record, **of(grounded)})),
+        ("check", Record({**record, **of(checked)})),
     ]
-    changes = changes_view(view_of({**record, **of(last)}), earlier, "last").get("changes", [])
-    assert [(row["version"], row["said"]) for row in changes] == said
+    found = changes_of(view_of(Record({**record, **of(last)})), earlier, "last")
+    assert [(change.version, change.said) for change in found.changes] == said

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review import _report_files as report_files
@@ -77,7 +78,7 @@ def report(folder: Path, records: Any, name: str = "report.html", **options: Any
 
     out = folder / name
     usual = {"find_image": find_image, "title": "Run", "summary": {}}
-    write_report(records, out_path=out, **{**usual, **options})
+    write_report(map(Record, records), out_path=out, **{**usual, **options})
     return out
 
 

@@ -44,7 +44,7 @@ def items(session: Session) -> list[Asked]:
         for number, item in enumerate(items_of(phrases)):
             if session.sample is None or Place(index, item) in session.sample:
                 letter = decided[index][number] if index in decided else "-"
-                text = phrases.rows[item.id]["text"]
+                text = phrases.rows[item.id].text
                 found.append(Asked(index, item.id, item.box, text, letter, doubts[number]))
     return found
 

@@ -1,15 +1,13 @@
 """Phrases and boxes of a record that are there twice."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, box_of, iou
+from dataflow_grounding.boxes.geometry import MERGE_IOU, Bbox, iou
+from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.english.spans import clean_caption
-
-Expression: TypeAlias = Mapping[str, Any]
-
 
 MOST_COMPARED = 100_000
 """Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot."""
@@ -23,7 +21,7 @@ def said_twice(expressions: Sequence[Expression]) -> list[str]:
         boxes = _boxes(expression)
         boxes_of_first = first_boxes.setdefault(_compared_text(expression), boxes)
         if boxes_of_first != boxes:
-            repeated.append(expression["text"])
+            repeated.append(expression.text)
     return repeated
 
 
@@ -35,7 +33,7 @@ def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
         boxes = set(_boxes(expression))
         seen = boxes_of_text[_compared_text(expression)]
         if boxes & seen:
-            repeated.append(expression["text"])
+            repeated.append(expression.text)
         seen |= boxes
     return repeated
 
@@ -64,8 +62,8 @@ def sharing_boxes(
     for (first, second), shared_boxes in sorted(shared.items()):
         if compared_text[first] == compared_text[second]:
             continue
-        first_count = len(expressions[first]["instances"])
-        second_count = len(expressions[second]["instances"])
+        first_count = len(expressions[first].instances)
+        second_count = len(expressions[second].instances)
         are_all_shared = len(shared_boxes) == first_count + second_count
         # Two boxes of one expression may both equal one box of the other. Then all are shared, but
         # the expressions have different numbers of boxes.
@@ -99,8 +97,8 @@ def _pairs_of_equal_boxes(
 
 
 def _compared_text(expression: Expression) -> str:
-    return clean_caption(expression["text"]).casefold()
+    return clean_caption(expression.text).casefold()
 
 
 def _boxes(expression: Expression) -> list[Bbox]:
-    return sorted(box_of(instance["bbox"]) for instance in expression["instances"])
+    return sorted(instance.bbox for instance in expression.instances)

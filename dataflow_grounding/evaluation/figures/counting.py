@@ -6,25 +6,17 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.boxes.class_table import ClassTable
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, coco_size
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, coco_size
 from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
 from dataflow_grounding.data.classes import class_key, classes_of
-from dataflow_grounding.data.expressions import Expression
-from dataflow_grounding.data.pictures import pictures
-from dataflow_grounding.data.records import (
-    JsonObject,
-    Record,
-    any_expression_rows,
-    is_negative,
-    path_of,
-    stated_size,
-)
+from dataflow_grounding.data.expressions import Expression, Instance, read_any_expressions
+from dataflow_grounding.data.records import JsonObject, Record, Update, path_of, stated_size
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
@@ -34,12 +26,21 @@ from dataflow_grounding.evaluation.figures._phrases import said_twice, sharing_b
 from dataflow_grounding.evaluation.figures.alike import Place, alike_in
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest, tell_apart
 from dataflow_grounding.evaluation.metrics.annotations import names_of
-from dataflow_grounding.formats.selection import status_of
 
-FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
+
+class Figure(NamedTuple):
+    """A figure of figures.yaml."""
+
+    about: str
+    # `share`, `spread`, `names`, `grid` or `table`; "" for one number
+    kind: str = ""
+    below: Mapping[float, str] = {}
+    above: Mapping[float, str] = {}
+    of_words: bool = False  # nothing is to be done about it where phrases are names of classes
+
+
+FIGURES = {name: Figure(**row) for name, row in load_table(__package__, "figures.yaml").items()}
 _GRID = 32  # cells of the map of places, each way
-# what is kept of an expression, besides its boxes and whether a person looked at it
-_OF_EXPRESSION = ("text", "class", "status", "verified", "source", "change")
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -90,7 +91,7 @@ class FigureCounts:
         self._records = RowsOnDisk()  # those of the current data set
         self._picture_of_record = array("I")  # the number of its picture in the data set
 
-    def counted(self, rows: Iterable[Row], name: str) -> Iterator[JsonObject]:
+    def counted(self, rows: Iterable[Row], name: str) -> Iterator[Record]:
         """Count rows, and yield those that can be read, as they are.
 
         A record whose expressions can't be read counts as broken, but its picture counts. Raises
@@ -100,17 +101,18 @@ class FigureCounts:
             if row.data is None:
                 self._counts["broken"][True] += 1
                 continue
+            record = Record(row.data)
             # `of` returns the columns that change where rejected boxes are taken out.
-            record = {**row.data, **self._without_rejected.of(row.data)}
-            self._add(record, f"record {row.line} of {name}")
-            yield row.data
+            without_rejected = record.updated(self._without_rejected.of(record))
+            self._add(without_rejected, f"record {row.line} of {name}")
+            yield record
 
-    def _add(self, record: Mapping[str, Any], record_name: str) -> None:
+    def _add(self, record: Record, record_name: str) -> None:
         name, _ = names_of(record, record_name)
         picture = self._current.add(name, path_of(record))
         self._remarks.add(record)
         try:
-            expressions = any_expression_rows(Record(record))
+            expressions = read_any_expressions(record)
         except BrokenRow:
             self._counts["broken"][True] += 1
             return
@@ -120,21 +122,23 @@ class FigureCounts:
         kept = []
         for expression in expressions:
             # A reviewer may have looked at the phrase, or at the record as a whole.
-            reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
-            columns = {key: expression[key] for key in _OF_EXPRESSION if key in expression}
-            boxes = [
-                {"bbox": list(box["bbox"]), "score": box["score"]}
-                for box in expression["instances"]
-            ]
-            kept.append({**columns, "instances": boxes, "reviewed": bool(reviewer)})
+            reviewer = expression.reviewed_by or record.get("reviewed_by")
+            boxes = [{"bbox": list(box.bbox), "score": box.score} for box in expression.instances]
+            kept.append(
+                {
+                    "text": expression.text,
+                    "class": expression.class_name,
+                    "status": expression.status,
+                    "verified": expression.verified,
+                    "source": expression.source,
+                    "change": expression.change,
+                    "instances": boxes,
+                    "reviewed_by": str(reviewer or ""),
+                }
+            )
         states_expressions = isinstance(record.get("expressions"), list)
-        self._records.append(
-            {
-                "size": stated_size(record),
-                "expressions": kept,
-                "classes": kept if states_expressions else [],
-            }
-        )
+        size = stated_size(record)
+        self._records.append({"size": size, "phrases": kept, "of_classes": states_expressions})
         self._picture_of_record.append(picture.number)
 
     def end_data_set(
@@ -154,19 +158,21 @@ class FigureCounts:
             picture.count = self._count_picture(picture.path, records)
         self._begin_data_set()
 
-    def _count_picture(self, name: str, records: Sequence[Mapping[str, Any]]) -> int:
-        """Count a picture's records, and return how many phrases they have."""
-        joined = records[0]
-        if len(records) > 1:
-            [joined] = pictures(records, lambda _: "this picture")
-        rows = [row for record in records for row in record["classes"]]
-        self.classes.add(name, [Expression.from_json(row) for row in rows])
-        phrases = _phrases_of(joined["expressions"])
+    def _count_picture(self, name: str, records: Sequence[JsonObject]) -> int:
+        """Count a picture's records, as `_add` keeps them; return how many phrases they have."""
+        expressions: list[Expression] = []
+        of_classes: list[Expression] = []
+        for record in records:
+            read = [Expression.from_json(row) for row in record["phrases"]]
+            expressions += read
+            of_classes += read if record["of_classes"] else []
+        self.classes.add(name, of_classes)
+        phrases = _phrases_of(expressions)
         for phrase in phrases:
             for figure, value in _phrase_entries(phrase):
                 self._counts[figure][value] += 1
         for box in _boxes_of_things(phrases):
-            for figure, value in _box_entries(box, joined["size"]):
+            for figure, value in _box_entries(box, records[0]["size"]):
                 self._counts[figure][value] += 1
         return len(phrases)
 
@@ -174,7 +180,7 @@ class FigureCounts:
         """Take the order of classes from the user's list; of several lists, the first counts."""
         self.classes.order = self.classes.order or names
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Update:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
 
         Call it once: it adds to the counts. A figure is None if there is nothing to count it of, or
@@ -184,7 +190,7 @@ class FigureCounts:
         picture_figures = self._count_pictures()
         figures = {}
         for name, row in FIGURES.items():
-            figures[name] = _figure_of_counts(row.get("kind"), counts[name])
+            figures[name] = _figure_of_counts(row.kind, counts[name])
         # These aren't made of counts. They replace what the loop above made of empty counts.
         figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
@@ -194,7 +200,7 @@ class FigureCounts:
         if figures["classes"]:
             # Phrases are names of classes, from a list: figures of their words say nothing.
             for name, row in FIGURES.items():
-                if row.get("of_words"):
+                if row.of_words:
                     figures[name] = None
         return figures
 
@@ -231,7 +237,7 @@ class FigureCounts:
         return list(phrases_of.values())
 
 
-def _count_with_same_boxes(expressions: Sequence[Mapping[str, Any]]) -> int:
+def _count_with_same_boxes(expressions: Sequence[Expression]) -> int:
     """Return how many expressions of a record have all of their boxes in another, too."""
     # Each expression once, by its id(): it may be in several pairs.
     with_same_boxes = set[int]()
@@ -241,65 +247,63 @@ def _count_with_same_boxes(expressions: Sequence[Mapping[str, Any]]) -> int:
     return len(with_same_boxes)
 
 
-def _phrases_of(expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _phrases_of(expressions: Iterable[Expression]) -> list[Expression]:
     """Return a picture's phrases, each text once with the boxes of all that have it."""
-    by_text: dict[str, list[Mapping[str, Any]]] = {}
+    by_text: dict[str, list[Expression]] = {}
     for expression in expressions:
-        text = clean_caption(expression["text"]).casefold()
-        by_text.setdefault(text, []).append(expression)
+        by_text.setdefault(clean_caption(expression.text).casefold(), []).append(expression)
     phrases = []
     for same in by_text.values():
-        if len(same) == 1:
-            phrases += same
-            continue
-        all_boxes = [expression["instances"] for expression in same]
-        boxes = []
-        indices_of_best = each_thing_once([*map(scored_boxes, all_boxes)])
-        for instances, indices in zip(all_boxes, indices_of_best, strict=True):
-            boxes += [instances[index] for index in indices]
         # the status and the verdict are those of one with boxes, if there is one
-        first = next((expression for expression in same if expression["instances"]), same[0])
-        reviewed = any(expression["reviewed"] for expression in same)
-        phrases.append({**first, "instances": boxes, "reviewed": reviewed})
+        phrase = next((expression for expression in same if expression.instances), same[0])
+        if len(same) > 1:
+            phrase = phrase.copy()
+            phrase.instances = _each_thing_once([expression.instances for expression in same])
+            phrase.reviewed_by = next(filter(None, (each.reviewed_by for each in same)), None)
+        phrases.append(phrase)
     return phrases
 
 
-def _boxes_of_things(phrases: Iterable[Mapping[str, Any]]) -> list[Bbox]:
-    """Return a picture's boxes; of those of a class on one thing, the best."""
-    boxes_by_class: dict[tuple[str, bool], list[Any]] = {}
-    for phrase in phrases:
-        # A phrase without a class, or made up to be absent, is compared with no other.
-        states_class = isinstance(phrase.get("class"), str) and not is_negative(phrase)
-        name = class_key(phrase["class"]) if states_class else phrase["text"]
-        boxes_by_class.setdefault((name, states_class), []).append(phrase["instances"])
+def _each_thing_once(sides: Sequence[Sequence[Instance]]) -> list[Instance]:
     boxes = []
-    for sides in boxes_by_class.values():
-        if len(sides) == 1 and len(sides[0]) == 1:  # as of most phrases
-            boxes.append(box_of(sides[0][0]["bbox"]))
-            continue
-        indices_of_best = each_thing_once([*map(scored_boxes, sides)])
-        for instances, indices in zip(sides, indices_of_best, strict=True):
-            boxes += [box_of(instances[index]["bbox"]) for index in indices]
+    indices_of_best = each_thing_once([*map(scored_boxes, sides)])
+    for instances, indices in zip(sides, indices_of_best, strict=True):
+        boxes += [instances[index] for index in indices]
     return boxes
 
 
-def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _boxes_of_things(phrases: Iterable[Expression]) -> list[Bbox]:
+    """Return a picture's boxes; of those of a class on one thing, the best."""
+    boxes_by_class: dict[tuple[str, bool], list[list[Instance]]] = {}
+    for phrase in phrases:
+        # A phrase without a class, or made up to be absent, is compared with no other.
+        states_class = phrase.class_name is not None and not phrase.is_negative
+        name = class_key(phrase.class_name or "") if states_class else phrase.text
+        boxes_by_class.setdefault((name, states_class), []).append(phrase.instances)
+    boxes = []
+    for sides in boxes_by_class.values():
+        is_single = len(sides) == 1 and len(sides[0]) == 1  # as of most phrases
+        boxes += sides[0] if is_single else _each_thing_once(sides)
+    return [box.bbox for box in boxes]
+
+
+def _phrase_entries(expression: Expression) -> Iterator[tuple[str, Any]]:
     """Yield (figure, value) for each value of a phrase to count, as ("statuses", "none").
 
     A share's value is True for what has the property, and False for what hasn't.
     """
-    box_count = len(expression["instances"])
-    status = status_of(expression)
+    box_count = len(expression.instances)
+    status = expression.shown_status
     yield "phrases", True
     yield "pairs", box_count > 0
     yield "statuses", status
     yield "negatives_share", status == "none"
-    yield "made_up_share", is_negative(expression)
-    if is_negative(expression):  # `change` says how it was made absent: "colour" of "a blue cup"
-        yield "negative_kinds", str(expression.get("change") or "unknown")
-    yield "verified_share", expression.get("verified") is True
-    yield "reviewed_share", expression["reviewed"]
-    yield "words_per_phrase", len(expression["text"].split())
+    yield "made_up_share", expression.is_negative
+    if expression.is_negative:  # `change` says how it was made absent: "colour" of "a blue cup"
+        yield "negative_kinds", expression.change or "unknown"
+    yield "verified_share", expression.verified is True
+    yield "reviewed_share", bool(expression.reviewed_by)
+    yield "words_per_phrase", len(expression.text.split())
     if box_count:
         yield "boxes_per_phrase", box_count
 
@@ -325,9 +329,9 @@ def _cell(part: float) -> int:
     return int(min(max(part * _GRID, 0), _GRID - 1))  # a box may reach beyond its picture
 
 
-def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
+def _figure_of_counts(kind: str, count_of_value: Mapping[Any, int]) -> Any:
     """Make a figure of its counts, by its kind in figures.yaml."""
-    if kind is None:  # how many have a property
+    if not kind:  # how many have a property
         return count_of_value.get(True, 0)
     if kind == "names":
         return dict(sorted(count_of_value.items(), key=lambda item: -item[1]))
@@ -357,12 +361,12 @@ def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, 
     return spread
 
 
-def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
+def advice_on(figures: JsonObject) -> dict[str, str]:
     """Return what to do about each figure beyond a bound of FIGURES, by its name."""
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]
-        if figure is None or row.get("kind") in ("grid", "table"):  # it has no number
+        if figure is None or row.kind in ("grid", "table"):  # it has no number
             continue
         own_advice = _advice_of_row(figure, row)
         if own_advice:
@@ -370,17 +374,17 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
     return advice
 
 
-def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
+def _advice_of_row(figure: Any, row: Figure) -> str:
     """Return what to do about a figure beyond a bound of its row; "" within its bounds."""
     value = figure
     if isinstance(figure, dict):
         # A spread is compared by its mean, counts by name by how many names there are.
         value = figure.get("mean", len(figure))
-    advices = [advice for bound, advice in row.get("below", {}).items() if value < bound]
-    advices += [advice for bound, advice in row.get("above", {}).items() if value > bound]
+    advices = [advice for bound, advice in row.below.items() if value < bound]
+    advices += [advice for bound, advice in row.above.items() if value > bound]
     if not advices:
         return ""
-    if row.get("kind") == "names":
+    if row.kind == "names":
         commonest = list(figure)[:3]
         return f"{advices[0]}: {', '.join(commonest)}"
-    return str(advices[0])  # of several, the first counts
+    return advices[0]  # of several, the first counts

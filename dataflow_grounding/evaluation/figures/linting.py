@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.lazy import load_table
@@ -15,16 +15,13 @@ from dataflow_grounding.boxes.geometry import (
     Bbox,
     Size,
     area,
-    box_of,
     without_duplicates,
 )
-from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.data.expressions import Instance
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance, read_any_expressions
 from dataflow_grounding.data.records import (
     STATUSES,
-    JsonObject,
     Record,
-    any_expression_rows,
     caption_of_spans,
     has_id,
     is_score,
@@ -43,11 +40,10 @@ from dataflow_grounding.evaluation.figures._phrases import (
     sharing_boxes,
 )
 from dataflow_grounding.formats.format import TOKEN, is_at_span
-from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
 from dataflow_grounding.images.image import find_file, waits
 
-RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
+RULES: dict[str, str] = load_table(__package__, "lint_rules.yaml")
 # the rules for which pictures' sizes are read
 _SIZE_RULES = {rule for rule in RULES if rule.startswith(("DG1", "DG4"))}
 # what trainers take for something else than text: " . ", the mark between phrases, and tokens such
@@ -102,17 +98,18 @@ def _all_findings(
             yield row.line, Finding("DG001", str(row.error))
             before = no_boxes  # the next row isn't compared with one that can't be read
             continue
-        for finding in _findings_in_record(row.data, picture):
-            told = hash((path_of(row.data), finding.rule, finding.thing))
+        record = Record(row.data)
+        for finding in _findings_in_record(record, picture):
+            told = hash((path_of(record), finding.rule, finding.thing))
             if finding.thing is None or told not in things_told:
                 yield row.line, finding
             if finding.thing is not None:
                 things_told.add(told)
-        for finding in _repeated_ids(row.data, ids_seen):
+        for finding in _repeated_ids(record, ids_seen):
             yield row.line, finding
         # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
         # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
-        here = _PictureBoxes(path_of(row.data), _boxes_of(row.data))
+        here = _PictureBoxes(path_of(record), _boxes_of(record))
         has_boxes_of_other = here.boxes == before.boxes and here.path != before.path
         if has_boxes_of_other and len(here.boxes) > 1:
             yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
@@ -152,11 +149,11 @@ def _with_facts_if_unread(
     return row, facts_of(path_of(row.data))
 
 
-def _findings_in_record(record: JsonObject, picture: FactsOrWhy | None) -> Iterator[Finding]:
+def _findings_in_record(record: Record, picture: FactsOrWhy | None) -> Iterator[Finding]:
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:
-        expressions = any_expression_rows(Record(record))
+        expressions = read_any_expressions(record)
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return
@@ -164,15 +161,17 @@ def _findings_in_record(record: JsonObject, picture: FactsOrWhy | None) -> Itera
     caption = caption_of_spans(record) if expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
-    without_span = [expression for expression in expressions if expression.get("char_span") is None]
+    without_span = [
+        expression for expression in expressions if expression.stated("char_span") is None
+    ]
     in_caption = _texts_in(caption, without_span)
     for expression in expressions:
-        for instance in expression["instances"]:
+        for instance in expression.instances:
             yield from _findings_in_box(expression, instance, size)
         yield from _findings_in_expression(expression, caption, in_caption)
 
 
-def _findings_across_expressions(expressions: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def _findings_across_expressions(expressions: Sequence[Expression]) -> Iterator[Finding]:
     for text in said_twice(expressions):
         yield Finding("DG204", repr(text))
     for text in same_box_twice(expressions):
@@ -181,25 +180,22 @@ def _findings_across_expressions(expressions: Sequence[Mapping[str, Any]]) -> It
         if not has_all_boxes_in_common:
             continue
         # Two phrases of one noun, "a red car" and "the car on the left", may box the same things.
-        has_same_head = head_of(first["text"]) == head_of(second["text"])
+        has_same_head = head_of(first.text) == head_of(second.text)
         # So may two words of one class.
-        states_class = first.get("class") is not None
-        is_of_one_class = states_class and first["class"] == second.get("class")
+        is_of_one_class = first.class_name is not None and first.class_name == second.class_name
         if not has_same_head and not is_of_one_class:
-            yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
+            yield Finding("DG205", f"{first.text!r}, {second.text!r}")
 
 
-def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
+def _texts_in(caption: str, expressions: Sequence[Expression]) -> set[str]:
     """Return the texts of expressions that are in the caption, in the form to compare them."""
     # All at once: searching a long caption for each of many texts would take forever.
-    texts = {as_compared(expression["text"]) for expression in expressions}
+    texts = {as_compared(expression.text) for expression in expressions}
     spans = find_spans([*texts], caption)
     return {text for text, span in zip(texts, spans, strict=True) if span is not None}
 
 
-def _findings_in_picture(
-    record: Mapping[str, Any], picture: FactsOrWhy | None
-) -> Iterator[Finding]:
+def _findings_in_picture(record: Record, picture: FactsOrWhy | None) -> Iterator[Finding]:
     if isinstance(picture, str):
         yield Finding("DG401", picture, thing="")
         return
@@ -244,15 +240,15 @@ def _read_facts(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
         return str(error)
 
 
-def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
+def _boxes_of(record: Record) -> set[Bbox]:
     boxes = set[Bbox]()
     with suppress(BrokenRow):
-        for expression in any_expression_rows(Record(record)):
-            boxes.update(box_of(instance["bbox"]) for instance in expression["instances"])
+        for expression in read_any_expressions(record):
+            boxes.update(instance.bbox for instance in expression.instances)
     return boxes
 
 
-def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
+def _repeated_ids(record: Record, ids_seen: set[int]) -> Iterator[Finding]:
     """Yield a finding for each id that was seen; the record's ids are added to `ids_seen`."""
     expressions = record.get("expressions")
     if not isinstance(expressions, list):
@@ -268,10 +264,10 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
 
 
 def _findings_in_box(
-    expression: Mapping[str, Any], instance: dict[str, Any], size: Size | None
+    expression: Expression, instance: Instance, size: Size | None
 ) -> Iterator[Finding]:
-    box = box_of(instance["bbox"])
-    score = instance["score"]
+    box = instance.bbox
+    score = instance.stated("score")
     x1, y1, x2, y2 = box
     # How far the box is out of the picture, in pixels: 0 or less inside, 0 if its size isn't known.
     beyond = 0.0
@@ -290,8 +286,8 @@ def _findings_in_box(
         "DG106": is_whole_picture,
     }
     in_size = f" in {size[0]}x{size[1]}" if size else ""
-    where = f"{expression['text']!r}, {list(box)}{in_size}, score {score}"
-    thing = (class_key(class_of(expression)), box)
+    where = f"{expression.text!r}, {list(box)}{in_size}, score {score}"
+    thing = (class_key(expression.stated_class or expression.text), box)
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where, thing)
@@ -305,15 +301,14 @@ def _is_in_parts(box: Bbox, size: Size | None) -> bool:
 
 
 def _findings_in_expression(
-    expression: Mapping[str, Any], caption: str, in_caption: Collection[str]
+    expression: Expression, caption: str, in_caption: Collection[str]
 ) -> Iterator[Finding]:
-    text = expression["text"]
-    span = expression.get("char_span")
-    status = expression.get("status")
-    boxes = expression["instances"]
-    distinct_boxes = list(dict.fromkeys(tuple(instance["bbox"]) for instance in boxes))
-    # without their scores, which don't matter here and may be no numbers
-    unscored = [Instance(box_of(box)) for box in distinct_boxes]
+    text = expression.text
+    span = expression.stated("char_span")
+    status = expression.stated("status")
+    boxes = expression.instances
+    distinct_boxes = list(dict.fromkeys(instance.bbox for instance in boxes))
+    unscored = [Instance(box) for box in distinct_boxes]
     any_near = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {
@@ -326,7 +321,7 @@ def _findings_in_expression(
         "DG104": len(distinct_boxes) < len(boxes),  # equal boxes
         "DG105": any_near,
     }
-    where = f"{text!r} ({status_of(expression)}, boxes: {len(boxes)}, char_span: {span})"
+    where = f"{text!r} ({expression.shown_status}, boxes: {len(boxes)}, char_span: {span})"
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where)

@@ -7,25 +7,28 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.classes import classes_of
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.data.records import (
+    JsonObject,
     Record,
+    Update,
     annotated_column,
-    expression_rows,
     has_id,
     is_score,
-    is_settled,
     path_of,
+    type_name,
 )
-from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
+from dataflow_grounding.data.rejected import WithoutRejected, boxes_not_rejected
 from dataflow_grounding.data.results import records_of
 from dataflow_grounding.data.results_folder import annotations_of
 
-Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
+Source: TypeAlias = "str | os.PathLike[str] | Iterable[JsonObject] | Annotations"
 
 # the columns of a record that are kept, besides `expressions`
 _OF_RECORD = (
@@ -38,6 +41,17 @@ _OF_RECORD = (
     "width",
     "height",
 )
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A record of a picture: its columns, but for `expressions`, and its phrases."""
+
+    columns: JsonObject
+    phrases: list[Expression]
+
+    def to_json(self) -> Update:
+        return {**self.columns, "expressions": [phrase.to_json() for phrase in self.phrases]}
 
 
 class Annotations:
@@ -57,23 +71,24 @@ class Annotations:
         # Phrases with such a box that no person has found right since then: as gold they are open,
         # which means that nothing is right or wrong for them.
         self.not_mended = 0
-        self._rows: list[dict[str, Any]] | RowsOnDisk = RowsOnDisk() if on_disk else []
+        self._rows: list[Update] | RowsOnDisk = RowsOnDisk() if on_disk else []
         # True in the view of `settled()`: phrases that no person found right are open in it.
         self._only_settled = False
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Annotated) -> None:
         """Add a checked record, and take in what its phrases tell of the whole."""
-        self._rows.append(record)
-        self.phrase_count += len(record["expressions"])
-        for phrase in record["expressions"]:
-            reviewable = (phrase, *phrase["instances"])  # a box may have been reviewed for itself
-            self.reviewed |= any(item.get("reviewed_by") for item in reviewable)
-            self.states_spans |= bool(phrase.get("char_span"))
-            self.states_classes |= isinstance(phrase.get("class"), str)
-            boxes_not_rejected = not_rejected(phrase) or []  # None where the phrase is rejected
-            has_rejected_box = len(boxes_not_rejected) < len(phrase["instances"])
-            if has_rejected_box and not is_settled(phrase):
-                self.not_mended += 1
+        self._rows.append(record.to_json())
+        self.phrase_count += len(record.phrases)
+        for phrase in record.phrases:
+            # a box may have been reviewed for itself
+            reviewers = (phrase.reviewed_by, *(box.reviewed_by for box in phrase.instances))
+            self.reviewed |= any(reviewers)
+            self.states_spans |= phrase.char_span is not None
+            self.states_classes |= phrase.class_name is not None
+            if phrase.is_settled:
+                continue
+            left = boxes_not_rejected(phrase) or []  # None where the phrase is rejected
+            self.not_mended += len(left) < len(phrase.instances)
 
     def settled(self) -> "Annotations":
         """Return a view of these records in which a phrase that no person found right is open."""
@@ -84,21 +99,19 @@ class Annotations:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self._rows[index]
-        if not self._only_settled:
-            return record
-        phrases = []
-        for phrase in record["expressions"]:
-            if is_settled(phrase):
+    def __getitem__(self, index: int) -> Annotated:
+        columns = {**self._rows[index]}
+        phrases = [Expression.from_json(row) for row in columns.pop("expressions")]
+        for phrase in phrases if self._only_settled else ():
+            if phrase.is_settled:
                 # A confirmed phrase may still have single boxes that were rejected.
-                phrases.append({**phrase, "instances": not_rejected(phrase) or []})
+                phrase.instances = boxes_not_rejected(phrase) or []
             else:
                 # open: nothing is right or wrong for it
-                phrases.append({**phrase, "instances": [], "status": "pending"})
-        return {**record, "expressions": phrases}
+                phrase.instances, phrase.status = [], "pending"
+        return Annotated(columns, phrases)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Annotated]:
         for index in range(len(self)):
             yield self[index]
 
@@ -140,8 +153,7 @@ def _read_into(annotations: Annotations, rows: Iterable[Record], where: str) -> 
             expressions = _checked_expressions(row)
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
-        record = {name: row.get(name) for name in _OF_RECORD}
-        annotations.add({**record, "expressions": expressions})
+        annotations.add(Annotated({name: row.get(name) for name in _OF_RECORD}, expressions))
     stated = annotated_columns - {""}  # "" is of records that say nothing
     if stated and "expressions" not in stated:
         raise InputError(
@@ -150,29 +162,40 @@ def _read_into(annotations: Annotations, rows: Iterable[Record], where: str) -> 
         )
 
 
-def _checked_expressions(row: Record) -> list[dict[str, Any]]:
+def _checked_expressions(row: Record) -> list[Expression]:
     """Return a record's expressions as `Annotations` has them. Raises BrokenRow."""
-    stated = row.get("expressions")
-    if not stated:
-        return []
-    expressions = expression_rows(row, "expressions")
+    items = row.get("expressions") or []
+    if not isinstance(items, (list, tuple)):
+        raise BrokenRow(
+            f"column 'expressions' should be a list of expressions, not {type_name(items)}"
+        )
     caption = row.get("cleaned_caption") or row.get("caption")
-    for as_stated, expression in zip(stated, expressions, strict=True):
-        # An expression may be stated as its text alone.
-        columns = {} if isinstance(as_stated, str) else as_stated
-        # An id that isn't stated is made up by the reader, and can't match another file's: "" is
-        # for none.
-        expression["expression_id"] = columns.get("expression_id", "")
-        if columns.get("instances") is None:  # nobody looked for it yet
-            expression["status"] = expression.get("status") or "pending"
-        _check_span_and_scores(expression, caption)
-        expression["instances"].sort(key=by_score)
+    # Without a caption its length isn't known: any span up to 10**6 is accepted.
+    end = len(caption) if isinstance(caption, str) else 10**6
+    expressions = []
+    for number, item in enumerate(items):
+        # An id that isn't stated can't match another file's.
+        expression = Expression.from_json(item, f"column 'expressions', expression {number}")
+        if isinstance(item, str) or item.get("instances") is None:  # nobody looked for it yet
+            expression.status = expression.status or "pending"
+        span = expression.stated("char_span")
+        if span is not None and not is_span(span, end):
+            raise BrokenRow(
+                f"expression {expression.text!r}:"
+                f" 'char_span' should be [start, end] in the caption, or null: {span!r}"
+            )
+        for instance in expression.instances:
+            score = instance.stated("score")
+            if not is_score(score):
+                raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
+        expression.instances.sort(key=by_score)
+        expressions.append(expression)
     return expressions
 
 
-def by_score(box: Mapping[str, Any]) -> float:
+def by_score(box: Instance) -> float:
     """Return a key to sort boxes by: high scores come first, boxes without a score last."""
-    return 1 if box["score"] is None else -box["score"]
+    return 1 if box.score is None else -box.score
 
 
 def _records(source: Iterable[Any]) -> Iterator[Record]:
@@ -191,21 +214,6 @@ def as_gold(truth: Annotations) -> Annotations:
     return truth.settled() if truth.reviewed else truth
 
 
-def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
-    span = expression.get("char_span")
-    # Without a caption its length isn't known: any span up to 10**6 is accepted.
-    end = len(caption) if isinstance(caption, str) else 10**6
-    if span is not None and not is_span(span, end):
-        raise BrokenRow(
-            f"expression {expression['text']!r}:"
-            f" 'char_span' should be [start, end] in the caption, or null: {span!r}"
-        )
-    for instance in expression["instances"]:
-        score = instance["score"]
-        if not is_score(score):
-            raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
-
-
 def is_span(value: Any, end: int) -> bool:
     """Return whether a value is a span `[start, end)`, not empty, in a caption of `end` letters."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
@@ -217,7 +225,7 @@ def is_span(value: Any, end: int) -> bool:
     return bool(0 <= start < stop <= end)
 
 
-def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+def names_of(record: JsonObject, where: str) -> tuple[str, str]:
     """Return a record's picture's name and its id, such as ("a.jpg", "7"); the id may be "".
 
     The name is the path, or the id if no path is stated. Raises InputError for a record that states

@@ -19,20 +19,21 @@ import numpy as np
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
-from dataflow_grounding.boxes.geometry import box_of, iou
+from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.boxes.matching import each_thing_once, first_free, scored_boxes
-from dataflow_grounding.data.classes import class_key, class_of
-from dataflow_grounding.data.pictures import pictures
-from dataflow_grounding.data.records import caption_of_spans, is_negative, is_number
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.expressions import Expression, Instance, Span
+from dataflow_grounding.data.records import JsonObject, Update, caption_of_spans, is_number
 from dataflow_grounding.english.spans import clean_caption
 from dataflow_grounding.evaluation.metrics.annotations import (
+    Annotated,
     Annotations,
     Source,
     as_gold,
     by_score,
     read_annotations,
 )
-from dataflow_grounding.evaluation.metrics.same_pictures import Row, SamePictures
+from dataflow_grounding.evaluation.metrics.same_pictures import SamePictures
 
 # a phrase of such a status without boxes may be in the picture all the same
 _OPEN_STATUSES = ("ambiguous", "unsupported", "pending", "failed")
@@ -72,8 +73,8 @@ class Rules:
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
-    def is_counted(self, box: Mapping[str, Any]) -> bool:
-        return box["score"] is None or box["score"] >= (self.score_cut or 0)
+    def is_counted(self, box: Instance) -> bool:
+        return box.score is None or box.score >= (self.score_cut or 0)
 
 
 @dataclass
@@ -82,7 +83,7 @@ class Evaluation:
 
     rules: Rules
     figures: Figures  # measures and counts by name; None where there is nothing to divide by
-    classes: dict[str, dict[str, Any]]  # by name; empty where no classes are stated
+    classes: dict[str, Figures]  # by name; empty where no classes are stated
     notes: list[str]  # what a reader of the figures has to know, in sentences
     # For each name of the gold, in the order of `names`: the largest IoU of its first box with a
     # gold box, and whether that box is right, or, without gold boxes, whether there is none.
@@ -107,9 +108,9 @@ class Evaluation:
         """The measures of the same samples, by class."""
         return _draws_of_classes(self._counts.largest_classes, self._pictures.count)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Update:
         """Return measures and counts, 95 % intervals, the classes' measures, notes and rules."""
-        document: dict[str, Any] = {**self.figures}
+        document: Update = {**self.figures}
         # intervals of 1,000 bootstrap samples, which are drawn at the first call
         document["intervals"] = _intervals(self.figures, self.draws)
         if self.classes:
@@ -121,7 +122,7 @@ class Evaluation:
         document["rules"] = vars(self.rules)
         return document
 
-    def against(self, other: "Evaluation") -> dict[str, Any]:
+    def against(self, other: "Evaluation") -> Update:
         """Compare another run on the same gold with this one: its measures less this one's."""
         compared = _differences(self.figures, self.draws, other.figures, other.draws)
         classes = {}
@@ -133,11 +134,10 @@ class Evaluation:
                 )
         return {**compared, "classes": classes} if classes else compared
 
-    def names(self) -> Iterator[tuple[Row, list["Name"]]]:
-        """Yield each picture's gold record, its records joined, with the names that are in it."""
+    def names(self) -> Iterator[tuple[JsonObject, list["Name"]]]:
+        """Yield the columns of each picture's first gold record, and the names that are in it."""
         for gold, found in self._pictures:
-            [record] = pictures(gold, lambda _: "this picture")
-            yield dict(record), _names_in(gold, found)
+            yield gold[0].columns, _names_in(gold, found)
 
 
 def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation":
@@ -226,8 +226,8 @@ def _notes(
 class Name:
     """The phrases of a picture, in the gold and found, that mean the same."""
 
-    gold: list[Row] = field(default_factory=list)
-    found: list[Row] = field(default_factory=list)
+    gold: list[Expression] = field(default_factory=list)
+    found: list[Expression] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
@@ -240,19 +240,19 @@ class Name:
         return any(map(is_judged, self.found))
 
 
-def is_judged(phrase: Mapping[str, Any]) -> bool:
+def is_judged(phrase: Expression) -> bool:
     """Return whether a phrase says what is in the picture: its boxes, or that there is none."""
-    return bool(phrase["instances"]) or phrase.get("status") not in _OPEN_STATUSES
+    return bool(phrase.instances) or phrase.status not in _OPEN_STATUSES
 
 
-def _names_in(gold: Iterable[Row], found: Iterable[Row]) -> list[Name]:
+def _names_in(gold: Iterable[Annotated], found: Iterable[Annotated]) -> list[Name]:
     """Return the names of a picture, given both sides' records of it."""
     name_of: dict[str, Name] = {}  # by text
     for record in gold:
-        for phrase in record["expressions"]:
+        for phrase in record.phrases:
             name_of.setdefault(_text_key(phrase), Name()).gold.append(phrase)
     for record in found:
-        for phrase in record["expressions"]:
+        for phrase in record.phrases:
             name_of.setdefault(_text_key(phrase), Name()).found.append(phrase)
     names = [*name_of.values()]
     only_gold = [name for name in names if not name.found]
@@ -281,13 +281,17 @@ def _names_in(gold: Iterable[Row], found: Iterable[Row]) -> list[Name]:
     return joined
 
 
-def _text_key(phrase: Mapping[str, Any]) -> str:
-    return clean_caption(phrase["text"]).casefold()
+def _text_key(phrase: Expression) -> str:
+    return clean_caption(phrase.text).casefold()
 
 
-def _classes_in(phrases: Iterable[Row]) -> list[str]:
+def _classes_in(phrases: Iterable[Expression]) -> list[str]:
     """Return the classes of phrases, but not of those made up to be absent: they name no thing."""
-    return [class_key(class_of(phrase)) for phrase in phrases if not is_negative(phrase)]
+    return [
+        class_key(phrase.stated_class or phrase.text)
+        for phrase in phrases
+        if not phrase.is_negative
+    ]
 
 
 def _names_by_class(names: Iterable[Name], side: str) -> dict[str, list[Name]]:
@@ -319,12 +323,12 @@ class _Overlap(NamedTuple):
 class _Boxes(NamedTuple):
     """Both sides' boxes of a name or a class, each thing's once, the surest first."""
 
-    gold: list[Row]
-    found: list[Row]
+    gold: list[Instance]
+    found: list[Instance]
     overlaps: list[_Overlap]  # in the order of the found boxes
 
     @classmethod
-    def of(cls, gold: Sequence[Row], found: Sequence[Row]) -> "_Boxes":
+    def of(cls, gold: Sequence[Expression], found: Sequence[Expression]) -> "_Boxes":
         gold_boxes = _boxes_of_things(gold)
         found_boxes = _boxes_of_things(found)
         return cls(gold_boxes, found_boxes, _overlaps_of(found_boxes, gold_boxes))
@@ -340,26 +344,25 @@ class _Boxes(NamedTuple):
         return len(first_free((overlap.found, overlap.gold) for overlap in right))
 
 
-def _boxes_of_things(phrases: Sequence[Row]) -> list[Row]:
-    if len(phrases) == 1 and len(phrases[0]["instances"]) < 2:
-        instances: list[Row] = phrases[0]["instances"]
-        return instances
+def _boxes_of_things(phrases: Sequence[Expression]) -> list[Instance]:
+    if len(phrases) == 1 and len(phrases[0].instances) < 2:
+        return phrases[0].instances
     # by their boxes, so that neither the order of records nor that of phrases makes a difference
     sides = sorted(
-        (phrase["instances"] for phrase in phrases),
-        key=lambda instances: [box["bbox"] for box in instances],
+        (phrase.instances for phrase in phrases),
+        key=lambda instances: [box.bbox for box in instances],
     )
-    boxes: list[Row] = []
+    boxes: list[Instance] = []
     of_sides = each_thing_once([*map(scored_boxes, sides)])
     for instances, indices_of_best in zip(sides, of_sides, strict=True):
         boxes += [instances[index] for index in indices_of_best]
     return sorted(boxes, key=by_score)
 
 
-def _overlaps_of(found: Sequence[Row], gold: Sequence[Row]) -> list[_Overlap]:
+def _overlaps_of(found: Sequence[Instance], gold: Sequence[Instance]) -> list[_Overlap]:
     """Return the pairs of a found and a gold box that overlap."""
-    found_boxes = [box_of(box["bbox"]) for box in found]
-    gold_boxes = [box_of(box["bbox"]) for box in gold]
+    found_boxes = [box.bbox for box in found]
+    gold_boxes = [box.bbox for box in gold]
     overlaps = []
     if len(found) * len(gold) <= _FEW_PAIRS:
         for found_index, found_box in enumerate(found_boxes):
@@ -407,12 +410,12 @@ class _Ranking:
         if not boxes.found:
             return
         # Digests are made of the boxes alone, so that the order of phrases makes no difference.
-        corners = [[(*box["bbox"], box["score"]) for box in side] for side in boxes[:2]]
+        corners = [[(*box.bbox, box.score) for box in side] for side in boxes[:2]]
         digest = hashlib.sha256(repr(corners).encode()).digest()
         number = int.from_bytes(digest[:8], "big")
         count = min(len(boxes.found), _MOST_BOXES)
         for index, bits in enumerate(_right_bits(boxes.overlaps, count)):
-            score = boxes.found[index]["score"]
+            score = boxes.found[index].score
             # Without a score: -1, -2 and so on by its place, below every real score.
             self._scores.append(-1.0 - index if score is None else score)
             self._digests.append(number)
@@ -505,9 +508,9 @@ class _OfClass:
     def table(self) -> np.ndarray:
         return np.array(self.rows).reshape(-1, 3)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         sums = self.table().sum(axis=0)
-        figures: dict[str, Any] = {"gold_boxes": int(sums[2]), "boxes": int(sums[1])}
+        figures: Figures = {"gold_boxes": int(sums[2]), "boxes": int(sums[1])}
         for name, value in _of_boxes(*sums).items():
             figures[name] = _rounded(value)
         figures["ap"] = _rounded(self.ranking.ap())
@@ -534,7 +537,7 @@ class _Counts:
         self.by_class = 0  # found phrases that were joined by their class
         self.repeated = 0  # found boxes that don't count: another one is of their thing
 
-    def add(self, gold: list[Row], found: list[Row]) -> None:
+    def add(self, gold: list[Annotated], found: list[Annotated]) -> None:
         """Count the gold's and the found records of the next picture."""
         self._picture += 1
         names = _names_in(gold, found)
@@ -553,7 +556,7 @@ class _Counts:
         if name.gold and name.found:
             gold_texts = set(map(_text_key, name.gold))
             self.by_class += sum(_text_key(phrase) not in gold_texts for phrase in name.found)
-        stated = sum(len(phrase["instances"]) for phrase in name.found)
+        stated = sum(len(phrase.instances) for phrase in name.found)
         self.repeated += stated - len(boxes.found)
         found_count = sum(map(self._rules.is_counted, boxes.found))
         if not name.gold:
@@ -572,7 +575,7 @@ class _Counts:
         row["right"] += boxes.count_right(self._rules)
         row["boxes"] += found_count
         row["gold_boxes"] += len(boxes.gold)
-        row["scored"] += sum(box["score"] is not None for box in boxes.found)
+        row["scored"] += sum(box.score is not None for box in boxes.found)
         row["grounded"] += found_count > 0
         if boxes.gold:
             row["present"] += 1
@@ -654,15 +657,15 @@ class _Counts:
         }
 
 
-def _class_in(name: Name, phrase: Mapping[str, Any]) -> str:
+def _class_in(name: Name, phrase: Expression) -> str:
     """Return the class of a phrase; if it states none, another phrase of its name may."""
     for other in (phrase, *name.gold, *name.found):
-        if isinstance(other.get("class"), str):
-            return class_of(other)
-    return class_of(phrase)
+        if other.class_name is not None:
+            return other.stated_class or class_key(other.text)
+    return class_key(phrase.text)
 
 
-def _count_spans(gold: Sequence[Row], found: Sequence[Row]) -> tuple[int, int]:
+def _count_spans(gold: Sequence[Annotated], found: Sequence[Annotated]) -> tuple[int, int]:
     """Return twice the spans that both sides have, and how many each has, in all."""
     gold_spans = _spans_by_caption(gold)
     found_spans = _spans_by_caption(found)
@@ -678,18 +681,15 @@ def _count_spans(gold: Sequence[Row], found: Sequence[Row]) -> tuple[int, int]:
     return 2 * equal, of_both
 
 
-def _spans_by_caption(records: Iterable[Row]) -> dict[str, set[tuple[int, int]]]:
-    spans: dict[str, set[tuple[int, int]]] = {}
+def _spans_by_caption(records: Iterable[Annotated]) -> dict[str, set[Span]]:
+    spans: dict[str, set[Span]] = {}
     for record in records:
-        of_caption = spans.setdefault(caption_of_spans(record), set())
-        for phrase in record["expressions"]:
-            if phrase.get("char_span"):
-                start, end = phrase["char_span"]
-                of_caption.add((start, end))
+        of_caption = spans.setdefault(caption_of_spans(record.columns), set())
+        of_caption |= {phrase.char_span for phrase in record.phrases if phrase.char_span}
     return spans
 
 
-def _measures(sums: Any, rules: Rules) -> dict[str, Any]:
+def _measures(sums: np.ndarray, rules: Rules) -> dict[str, np.ndarray]:
     """Return the measures of sums of COLUMNS, each a number or an array with one for each sample.
 
     NaN where there is nothing to divide by.
@@ -709,7 +709,9 @@ def _measures(sums: Any, rules: Rules) -> dict[str, Any]:
     }
 
 
-def _of_boxes(right: Any, boxes: Any, gold_boxes: Any) -> dict[str, Any]:
+def _of_boxes(
+    right: np.ndarray, boxes: np.ndarray, gold_boxes: np.ndarray
+) -> dict[str, np.ndarray]:
     return {
         "precision": _share(right, boxes),
         "recall": _share(right, gold_boxes),
@@ -717,7 +719,7 @@ def _of_boxes(right: Any, boxes: Any, gold_boxes: Any) -> dict[str, Any]:
     }
 
 
-def _matthews(of: Mapping[str, Any]) -> Any:
+def _matthews(of: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return Matthews' correlation of both sides' verdicts on whether phrases are there."""
     # The gold has no phrase with boxes, or none without: NaN. All answers are alike: 0.
     present = of["present"]
@@ -735,12 +737,12 @@ def _matthews(of: Mapping[str, Any]) -> Any:
     return _share(agreement, np.sqrt(said_product * present * absent))
 
 
-def _share(part: Any, whole: Any) -> Any:
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, np.divide(part, whole), np.nan)
 
 
-def _mean(values: np.ndarray) -> Any:
+def _mean(values: np.ndarray) -> np.ndarray:
     """Return the means over classes, without those that have none; NaN where none has one."""
     return _share(np.nansum(values, axis=0), (~np.isnan(values)).sum(axis=0))
 
@@ -770,9 +772,7 @@ def _draws_of_classes(
     return draws
 
 
-def _intervals(
-    figures: Mapping[str, Any], draws: Mapping[str, np.ndarray]
-) -> dict[str, list[float] | None]:
+def _intervals(figures: Figures, draws: Mapping[str, np.ndarray]) -> dict[str, list[float] | None]:
     intervals = {}
     for name, values in draws.items():
         if figures[name] is not None:
@@ -791,11 +791,11 @@ def _interval(values: np.ndarray) -> list[float] | None:
 
 
 def _differences(
-    figures: Mapping[str, Any],
+    figures: Figures,
     draws: Mapping[str, np.ndarray],
-    other_figures: Mapping[str, Any],
+    other_figures: Figures,
     other_draws: Mapping[str, np.ndarray],
-) -> dict[str, Any]:
+) -> Update:
     differences: dict[str, float | None] = {}
     intervals = {}
     for name in draws:

@@ -3,14 +3,13 @@
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import stated_size
-from dataflow_grounding.evaluation.metrics.annotations import Annotations, names_of
+from dataflow_grounding.evaluation.metrics.annotations import Annotated, Annotations, names_of
 
-Row: TypeAlias = dict[str, Any]
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
 Place: TypeAlias = tuple[int, int]  # of a record: its picture's number, and its index in its file
 _MOST_FOLDERS = 32  # that may be cut off a path to make it another file's
@@ -48,7 +47,7 @@ class SamePictures:
         last_picture, _ = self._gold_places[-1]
         self.count = last_picture + 1
 
-    def __iter__(self) -> Iterator[tuple[list[Row], list[Row]]]:
+    def __iter__(self) -> Iterator[tuple[list[Annotated], list[Annotated]]]:
         """Yield the gold's and the found records of each picture, with all boxes in one size."""
         self.scaled = 0
         for picture in range(self.count):
@@ -56,7 +55,7 @@ class SamePictures:
             found = [self._found[index] for index in _indices_of(picture, self._found_places)]
             # Where the gold's records of the picture state several sizes, the largest counts, so
             # that the order of records makes no difference.
-            size = max(filter(None, map(stated_size, gold)), default=None)
+            size = max(filter(None, (stated_size(record.columns) for record in gold)), default=None)
             scaled = [_scaled(record, size) for record in found]
             for before, after in zip(found, scaled, strict=True):
                 self.scaled += after is not before
@@ -66,9 +65,10 @@ class SamePictures:
 def _names_in(side: Annotations) -> list[Names]:
     if not side:
         raise InputError(f"{side.name} has no records")
-    return [
-        names_of(record, f"record {number} of {side.name}") for number, record in enumerate(side, 1)
-    ]
+    names = []
+    for number, record in enumerate(side, 1):
+        names.append(names_of(record.columns, f"record {number} of {side.name}"))
+    return names
 
 
 def _tails_of(path: str) -> Iterator[str]:
@@ -144,19 +144,21 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
     return paths
 
 
-def _scaled(record: Row, size: Size | None) -> Row:
+def _scaled(record: Annotated, size: Size | None) -> Annotated:
     """Return a record with its boxes in another size, or the same object if nothing is to scale."""
-    own_size = stated_size(record)
+    own_size = stated_size(record.columns)
     if own_size is None or size is None or own_size == size:
         return record
     x_scale = size[0] / own_size[0]
     y_scale = size[1] / own_size[1]
     phrases = []
-    for phrase in record["expressions"]:
-        instances = []
-        for instance in phrase["instances"]:
-            x1, y1, x2, y2 = instance["bbox"]
-            bbox = [x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale]
-            instances.append({**instance, "bbox": bbox})
-        phrases.append({**phrase, "instances": instances})
-    return {**record, "width": size[0], "height": size[1], "expressions": phrases}
+    for phrase in record.phrases:
+        scaled = phrase.copy()
+        scaled.instances = []
+        for instance in phrase.instances:
+            box = instance.copy()
+            x1, y1, x2, y2 = instance.bbox
+            box.bbox = (x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale)
+            scaled.instances.append(box)
+        phrases.append(scaled)
+    return Annotated({**record.columns, "width": size[0], "height": size[1]}, phrases)

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any
 
 import numpy as np
 
+from dataflow_grounding.data.records import JsonObject, Update
 from dataflow_grounding.evaluation.metrics.comparing import Evaluation
 
 # What measures say, by name or by what a name begins with; docs/measures.md says it exactly.
@@ -31,7 +31,7 @@ _MOST_CLASSES = 30  # of the page on a terminal
 _MEASURES_OF_CLASS = ("precision", "recall", "f1", "ap")
 
 
-def page(figures: Mapping[str, Any], names: Sequence[str], *, short: bool = False) -> str:
+def page(figures: JsonObject, names: Sequence[str], *, short: bool = False) -> str:
     """Return what `Evaluation.to_json` says as Markdown, of one run or of two (`compared`).
 
     A short page has the largest classes alone, and no counts of 0.
@@ -62,8 +62,8 @@ def _gloss_of(measure: str) -> str:
 
 
 def _runs_table(
-    figures: Mapping[str, Any],
-    compared: Mapping[str, Any] | None,
+    figures: JsonObject,
+    compared: JsonObject | None,
     names: Sequence[str],
     short: bool,
 ) -> str:
@@ -89,8 +89,8 @@ def _runs_table(
 
 
 def _classes_table(
-    classes: Mapping[str, Mapping[str, Any]],
-    compared: Mapping[str, Any] | None,
+    classes: Mapping[str, JsonObject],
+    compared: JsonObject | None,
     names: Sequence[str],
 ) -> str:
     heads = ["class", "gold boxes", "boxes"]
@@ -135,7 +135,7 @@ def _shown(value: float | Sequence[float] | None) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
-def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
+def worst_cases(run: Evaluation, most: int = 100) -> Iterator[Update]:
     """Yield records with the `most` phrases that are least right, each before what was found."""
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
@@ -152,9 +152,10 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
             index = next(numbers)
             if index not in worst:
                 continue
-            expressions += [{**gold, "text": f"{gold['text']} (gold)"} for gold in name.gold]
+            for gold in name.gold:
+                expressions.append({**gold.to_json(), "text": f"{gold.text} (gold)"})
             for found in name.found:
-                text = f"{found['text']} (found, IoU {overlap_of[index]:.2f})"
-                expressions.append({**found, "text": text})
+                text = f"{found.text} (found, IoU {overlap_of[index]:.2f})"
+                expressions.append({**found.to_json(), "text": text})
         if expressions:
             yield {**record, "expressions": expressions}

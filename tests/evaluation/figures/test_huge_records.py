@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dataflow_grounding.data.expressions import Expression, Instance
 from dataflow_grounding.evaluation.figures import _phrases
 from dataflow_grounding.evaluation.figures._phrases import (
     MOST_COMPARED,
@@ -96,9 +97,10 @@ def test_lint_of_a_caption_that_has_all_phrases(
 def test_boxes_are_compared_up_to_a_bound_and_below_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_phrases, "MOST_COMPARED", 800)
     for count in (2, 30, 40):
-        some = [{"text": f"thing {n}", "instances": [{"bbox": [0, 0, 9, 9]}]} for n in range(count)]
+        box = Instance((0, 0, 9, 9))
+        some = [Expression(f"thing {n}", instances=[box]) for n in range(count)]
         assert len([*sharing_boxes(some)]) == count * (count - 1) // 2 <= 800
-    assert 0 < len([*sharing_boxes(expressions("box", 100))]) <= 800
+    assert 0 < len([*sharing_boxes([*map(Expression.from_json, expressions("box", 100))])]) <= 800
     assert MOST_COMPARED >= 400 * 399 // 2
 
 
