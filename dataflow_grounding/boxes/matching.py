@@ -34,6 +34,15 @@ def each_thing_once(phrases: Sequence[Sequence[ScoredBox]]) -> list[list[int]]:
     return [sorted(indices) for indices in kept_indices]
 
 
+def best_instances(phrases: Sequence[Sequence[Instance]]) -> list[Instance]:
+    """Return each thing's best box, in the order of the phrases."""
+    best = []
+    kept = each_thing_once([scored_boxes(instances) for instances in phrases])
+    for instances, indices in zip(phrases, kept, strict=True):
+        best += [instances[index] for index in indices]
+    return best
+
+
 def things_of(phrases: Sequence[Sequence[ScoredBox]]) -> list[list[tuple[int, int]]]:
     """Return the boxes of each thing, the best first, as indices of the phrase and its box."""
     # Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by

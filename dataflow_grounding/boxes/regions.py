@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import SizeDiffers
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp
-from dataflow_grounding.data.expressions import OF_A_SHAPE, Instance, Region
+from dataflow_grounding.data.expressions import Instance, Region
 from dataflow_grounding.data.records import is_number, stated_size
 
 # How far a box may reach out of the image and count as measured loosely, as a share of the longer
@@ -62,14 +62,6 @@ def without_tag(file: str) -> str:
 def labels_as_stored(path: str, size: Size) -> str:
     """Return what is wrong with labels that state the size of a picture as it is stored."""
     return f"the boxes are of {path!r} without its EXIF orientation, {size[0]} x {size[1]} px"
-
-
-def with_corners(instance: Mapping[str, Any], bbox: list[float]) -> dict[str, Any]:
-    """Return a box with these corners, without OF_A_SHAPE where they are others."""
-    kept = dict(instance)
-    if list(instance["bbox"]) != bbox:
-        kept = {name: value for name, value in kept.items() if name not in OF_A_SHAPE}
-    return {**kept, "bbox": bbox}
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:

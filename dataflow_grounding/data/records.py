@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.paths import is_absolute, open_input, path_within
-from dataflow_grounding.data.verification import read_verification
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 JsonObject: TypeAlias = Mapping[str, Any]
@@ -42,7 +41,7 @@ DOUBT = "doubt"
 REMARK = "remark"
 """The column with what replies say next to their answers, where that may matter."""
 VERDICTS = ("verified", "not verified", "undecided", "not checked")
-"""What a check may have said of an expression, in words; see `verdict_of`."""
+"""What a check may have said of an expression, in words; see `Expression.verdict`."""
 
 
 class Record(dict[str, Any]):
@@ -272,23 +271,6 @@ def is_score(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def was_checked(expression: Mapping[str, Any]) -> bool:
-    """Whether a check or a person looked at an expression, with a verdict or without."""
-    return expression.get("verified") is not None or read_verification(expression) is not None
-
-
-def verdict_of(expression: Mapping[str, Any]) -> str:
-    """Return what a check said of an expression, one of VERDICTS."""
-    verified = expression.get("verified")
-    if isinstance(verified, bool):
-        return "verified" if verified else "not verified"
-    # A judge lists the boxes that it was asked about, also where its answers differ. One that
-    # couldn't be asked lists none.
-    verification = read_verification(expression)
-    was_judged = verification is not None and verification.boxes is not None
-    return "undecided" if was_judged else "not checked"
-
-
 def doubt_of_reply(record: Mapping[str, object]) -> str:
     """Return why a reply about a record is doubtful, in words; "" if none is.
 
@@ -330,20 +312,6 @@ def _with_verdict(expression: Any) -> Any:
     if not isinstance(expression, dict) or "verified" in expression:
         return expression
     return {**expression, "verified": None}
-
-
-def is_settled(expression: Mapping[str, Any]) -> bool:
-    """Whether a person confirmed an expression's boxes, or that its thing isn't there. No later
-    step or run changes such an expression.
-    """
-    if not expression.get("reviewed_by") or expression.get("verified") is not True:
-        return False
-    return bool(expression.get("instances")) or expression.get("status") == "none"
-
-
-def is_negative(expression: Mapping[str, Any]) -> bool:
-    """Whether an expression was made up to be absent from its image."""
-    return expression.get("source") == NEGATIVE
 
 
 def is_number(value: Any) -> bool:

@@ -56,8 +56,3 @@ class Verification:
             region_ids=region_ids if isinstance(region_ids, list) else None,
             before=before if isinstance(before, dict) else None,
         )
-
-
-def read_verification(expression: Mapping[str, object]) -> Verification | None:
-    """Return the verification of an expression in JSON; None where there is none."""
-    return Verification.from_json(expression.get("verification"))

@@ -13,7 +13,7 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.boxes.class_table import ClassTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, coco_size
-from dataflow_grounding.boxes.matching import each_thing_once, scored_boxes
+from dataflow_grounding.boxes.matching import best_instances
 from dataflow_grounding.data.classes import class_key, classes_of
 from dataflow_grounding.data.expressions import Expression, Instance, read_any_expressions
 from dataflow_grounding.data.records import JsonObject, Record, Update, path_of, stated_size
@@ -258,18 +258,10 @@ def _phrases_of(expressions: Iterable[Expression]) -> list[Expression]:
         phrase = next((expression for expression in same if expression.instances), same[0])
         if len(same) > 1:
             phrase = phrase.copy()
-            phrase.instances = _each_thing_once([expression.instances for expression in same])
+            phrase.instances = best_instances([expression.instances for expression in same])
             phrase.reviewed_by = next(filter(None, (each.reviewed_by for each in same)), None)
         phrases.append(phrase)
     return phrases
-
-
-def _each_thing_once(sides: Sequence[Sequence[Instance]]) -> list[Instance]:
-    boxes = []
-    indices_of_best = each_thing_once([*map(scored_boxes, sides)])
-    for instances, indices in zip(sides, indices_of_best, strict=True):
-        boxes += [instances[index] for index in indices]
-    return boxes
 
 
 def _boxes_of_things(phrases: Iterable[Expression]) -> list[Bbox]:
@@ -283,7 +275,7 @@ def _boxes_of_things(phrases: Iterable[Expression]) -> list[Bbox]:
     boxes = []
     for sides in boxes_by_class.values():
         is_single = len(sides) == 1 and len(sides[0]) == 1  # as of most phrases
-        boxes += sides[0] if is_single else _each_thing_once(sides)
+        boxes += sides[0] if is_single else best_instances(sides)
     return [box.bbox for box in boxes]
 
 

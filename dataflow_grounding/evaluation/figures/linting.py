@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
@@ -121,32 +121,24 @@ def _with_facts(
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
     """Yield each row with its picture's facts; None if it names none, or none are read."""
     if not reads_pictures:
-        for row in read_rows(path):
-            yield row, None
+        yield from ((row, None) for row in read_rows(path))
         return
+    checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_read_facts, folders=folders))
-    read_if_unread = partial(_with_facts_if_unread, facts_of=facts_of)
-    checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
+
+    def is_unread(item: tuple[Row, ImageFacts | None]) -> bool:
+        row, facts = item  # a row that can't be read names no picture
+        return facts is None and row.data is not None
+
+    def with_facts(item: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
+        row, facts = item
+        return row, facts_of(path_of(row.data or {})) if is_unread(item) else facts
+
     with closing(log_of(checkpoint)) as log:
         rows = ((row, _remembered_facts(row, folders, log)) for row in read_rows(path))
-        # Threads read the pictures that no run remembers: `_is_unread` says which these are.
-        yield from side_by_side(read_if_unread, rows, _is_unread)
-
-
-def _is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
-    """Return whether a picture has to be read: a row that can't be read itself names none."""
-    row, facts = row_and_facts
-    return facts is None and row.data is not None
-
-
-def _with_facts_if_unread(
-    row_and_facts: tuple[Row, ImageFacts | None], facts_of: Callable[[str], FactsOrWhy]
-) -> tuple[Row, FactsOrWhy | None]:
-    row, facts = row_and_facts
-    if row.data is None or facts is not None:
-        return row, facts
-    return row, facts_of(path_of(row.data))
+        # Threads read the pictures that no run remembers.
+        yield from side_by_side(with_facts, rows, is_unread)
 
 
 def _findings_in_record(record: Record, picture: FactsOrWhy | None) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.class_table import in_order
 from dataflow_grounding.boxes.geometry import iou
-from dataflow_grounding.boxes.matching import each_thing_once, first_free, scored_boxes
+from dataflow_grounding.boxes.matching import best_instances, first_free
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.expressions import Expression, Instance, Span
 from dataflow_grounding.data.records import JsonObject, Update, caption_of_spans, is_number
@@ -352,11 +352,7 @@ def _boxes_of_things(phrases: Sequence[Expression]) -> list[Instance]:
         (phrase.instances for phrase in phrases),
         key=lambda instances: [box.bbox for box in instances],
     )
-    boxes: list[Instance] = []
-    of_sides = each_thing_once([*map(scored_boxes, sides)])
-    for instances, indices_of_best in zip(sides, of_sides, strict=True):
-        boxes += [instances[index] for index in indices_of_best]
-    return sorted(boxes, key=by_score)
+    return sorted(best_instances(sides), key=by_score)
 
 
 def _overlaps_of(found: Sequence[Instance], gold: Sequence[Instance]) -> list[_Overlap]:
