@@ -25,7 +25,7 @@ from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
 from dataflow_grounding.review._acts import Act, Replay, named_acts
-from dataflow_grounding.review._names import PictureName, names_of
+from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import Outcome, version_of
 from dataflow_grounding.review._record_view import expressions_of
 
@@ -247,7 +247,7 @@ class Decisions:
             return []
         sizes = self._sizes if self._names_any(written) else self._sizes_of_whole
         numbers: list[int] = []
-        for name in names_of(record, sizes):
+        for name in PictureName.of_record(record, sizes).names:
             numbers += self._lines_of_picture.get(name, ())
         return sorted(numbers)
 

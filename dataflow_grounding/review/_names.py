@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
-from dataflow_grounding._util.errors import GroundingError, RecordError
+from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.data.records import JsonObject, Record, path_of
 from dataflow_grounding.images.files import read_file
 from dataflow_grounding.images.image import ImageFile, waits
@@ -38,49 +38,44 @@ class PictureName(NamedTuple):
         )
 
     @classmethod
-    def of_record(cls, record: Record) -> "PictureName":
-        stated = path_of(record) or str(record.image_id or "")
-        picture = cls(short_digest(stated))
-        file = _file_of(record)
-        if file is not None:
-            with suppress(RecordError):
-                picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
+    def of_record(
+        cls, record: Record, sizes: Collection[int | None] | None = None
+    ) -> "PictureName":
+        """Return what is known of a record's picture.
+
+        Reading takes time: with `sizes`, in bytes, a file of any other isn't read.
+        """
+        path = path_of(record)
+        picture = cls(_short_digest(path or str(record.image_id or "")))
+        if not path or waits(path, record.folders):  # not on this machine: a store would be asked
+            return picture
+        with suppress(GroundingError):
+            file = file_of_picture(record)
+            if sizes is None or file.file_bytes in sizes:
+                return picture._replace(digest=_file_digest(file), size=file.file_bytes)
         return picture
 
     @property
+    def names(self) -> list[str]:
+        """What decisions may call it."""
+        names = [f"path {self.path}"]
+        if self.digest is not None:
+            names.append(f"sha256 {self.digest}")
+        return names
+
+    @property
     def name(self) -> str:
-        return f"path {self.path}" if self.digest is None else f"sha256 {self.digest}"
+        return self.names[-1]
 
     def to_json(self) -> dict[str, str | int]:
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def names_of(record: Record, sizes: Collection[int | None]) -> list[str]:
-    """Return the names that decisions may have for a record's picture; `sizes` are of theirs."""
-    names = [PictureName(short_digest(path_of(record) or str(record.image_id or ""))).name]
-    file = _file_of(record)
-    # Reading takes time. Only if a picture of as many bytes was decided on can it be this one.
-    if file is not None and file.file_bytes in sizes:
-        with suppress(RecordError):
-            names.append(PictureName(digest=file_digest(file)).name)
-    return names
-
-
-def _file_of(record: Record) -> ImageFile | None:
-    path = path_of(record)
-    if not path or waits(path, record.folders):  # not on this machine: a store would be asked
-        return None
-    try:
-        return file_of_picture(record)
-    except GroundingError:
-        return None
-
-
 @lru_cache(1 << 16)
-def file_digest(file: ImageFile) -> str:
+def _file_digest(file: ImageFile) -> str:
     """Return 16 digits of the SHA-256 of a picture's file in this state. Raises RecordError."""
     return hashlib.sha256(read_file(file.path)).hexdigest()[:16]
 
 
-def short_digest(text: str) -> str:
+def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

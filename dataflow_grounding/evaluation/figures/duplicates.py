@@ -11,16 +11,14 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from itertools import accumulate
-from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
-from dataflow_grounding.data.records import dump_text, path_of
+from dataflow_grounding.data.records import JsonObject, Update, dump_text, path_of
 from dataflow_grounding.data.results import records_of
 from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
@@ -53,7 +51,14 @@ def looks_of(pictures: DataSet, folders: tuple[str, ...]) -> tuple[list[bytes], 
     only 8 bytes, a digest of its pixels. One that can't be read has 8 bytes of a digest of its
     name. Looks of 8 bytes are alike to equal ones only.
     """
-    look = partial(_look, folders=folders)
+
+    def look(path: str) -> bytes | None:
+        try:
+            found = find_file(path, folders).path
+            return _look_of(read_file(found), found)
+        except RecordError:
+            return None
+
     # Files here are decoded by a thread for each core; those that stores are asked for by more.
     looks = side_by_side(look, pictures.paths(), lambda path: waits(path, folders), cores=True)
     looks_or_digests: list[bytes] = []
@@ -65,15 +70,6 @@ def looks_of(pictures: DataSet, folders: tuple[str, ...]) -> tuple[list[bytes], 
         else:
             looks_or_digests.append(own_look)
     return looks_or_digests, unread
-
-
-def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
-    """Return a picture's look, as `looks_of` says; None for one that can't be read."""
-    try:
-        path = find_file(path, folders).path
-        return _look_of(read_file(path), path)
-    except RecordError:
-        return None
 
 
 def _look_of(data: bytes, path: str) -> bytes:
@@ -98,35 +94,6 @@ def _look_of(data: bytes, path: str) -> bytes:
     return bytes(np.packbits(brighter)) + bytes(brightness)
 
 
-class _Groups:
-    """Pictures by their indices, in groups that can be joined (a union-find).
-
-    A picture's parent is an earlier one of its group, or itself if it is the group's first.
-    """
-
-    def __init__(self) -> None:
-        self._parent: list[int] = []  # by a picture's index
-
-    def add(self, parent: int) -> None:
-        """Add the next picture, to the group of `parent`; its own index makes a new group."""
-        self._parent.append(parent)
-
-    def first_of(self, picture: int) -> int:
-        parent = self._parent
-        while parent[picture] != picture:
-            # The picture's grandparent becomes its parent: the next call has half the way.
-            parent[picture] = parent[parent[picture]]
-            picture = parent[picture]
-        return picture
-
-    def join(self, a: int, b: int) -> None:
-        earlier, later = sorted((self.first_of(a), self.first_of(b)))
-        self._parent[later] = earlier
-
-    def firsts(self) -> list[int]:
-        return [self.first_of(picture) for picture in range(len(self._parent))]
-
-
 def first_alike(looks: Sequence[bytes]) -> list[int]:
     """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
@@ -140,43 +107,38 @@ def first_alike(looks: Sequence[bytes]) -> list[int]:
     bucket_count = len(_BAND_STARTS) * _BUCKETS_OF_BAND
     buckets: list[list[int]] = [[] for _ in range(bucket_count)]
     first_equal = dict[bytes, int]()
-    groups = _Groups()
+    # Groups that can be joined (a union-find): of each picture an earlier one of its group, or
+    # itself if it is the group's first.
+    parent: list[int] = []
+
+    def first_of(picture: int) -> int:
+        while parent[picture] != picture:
+            # The picture's grandparent becomes its parent: the next call has half the way.
+            parent[picture] = parent[parent[picture]]
+            picture = parent[picture]
+        return picture
+
     for index, look in enumerate(looks):
         first_index = first_equal.setdefault(look, index)
-        groups.add(first_index)
-        if first_index != index:  # its first one was compared
+        parent.append(first_index)
+        # A further equal one needn't be compared, and one without parts is alike to equal ones
+        # only.
+        if first_index != index or len(look) <= _HASH_BYTES:
             continue
-        if len(look) <= _HASH_BYTES:  # without parts it is only alike to equal ones
-            continue
-        own_buckets = _buckets_of(hashes[index], buckets)
-        candidates = _with_near_hash(hashes[index], own_buckets, hashes)
-        for candidate in _with_near_parts(look, candidates, looks):
-            groups.join(index, candidate)
-        for bucket in own_buckets:  # for the pictures that follow
-            bucket.append(index)
-    return groups.firsts()
-
-
-def _buckets_of(own_hash: int, buckets: Sequence[list[int]]) -> list[list[int]]:
-    """Return the bucket of each band's value in a hash."""
-    own_buckets = []
-    for band, start in enumerate(_BAND_STARTS):
-        value = (own_hash >> start) % _BUCKETS_OF_BAND
-        own_buckets.append(buckets[band * _BUCKETS_OF_BAND + value])
-    return own_buckets
-
-
-def _with_near_hash(
-    own_hash: int, own_buckets: Sequence[list[int]], hashes: Sequence[int]
-) -> list[int]:
-    """Return the pictures in these buckets whose hashes differ in few bits."""
-    near = set[int]()
-    for bucket in own_buckets:
-        for picture in bucket:
-            different_bits = (own_hash ^ hashes[picture]).bit_count()
-            if different_bits <= _MOST_BITS:
-                near.add(picture)
-    return list(near)
+        near = set[int]()  # the pictures in the same buckets whose hashes differ in few bits
+        for band, start in enumerate(_BAND_STARTS):
+            value = (hashes[index] >> start) % _BUCKETS_OF_BAND
+            bucket = buckets[band * _BUCKETS_OF_BAND + value]
+            near.update(
+                other
+                for other in bucket
+                if (hashes[index] ^ hashes[other]).bit_count() <= _MOST_BITS
+            )
+            bucket.append(index)  # for the pictures that follow
+        for candidate in _with_near_parts(look, list(near), looks):
+            earlier, later = sorted((first_of(index), first_of(candidate)))
+            parent[later] = earlier
+    return [first_of(picture) for picture in range(len(looks))]
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
@@ -191,11 +153,7 @@ def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes])
     own_parts = np.frombuffer(look, np.int8)[_HASH_BYTES:]
     # as int16, because int8 would overflow
     differences = np.abs(their_parts.astype(np.int16) - own_parts).max(axis=1, initial=0)
-    near = []
-    for candidate, difference in zip(candidates, differences.tolist(), strict=True):
-        if difference <= _DEVIATION:
-            near.append(candidate)
-    return near
+    return [candidates[place] for place in np.flatnonzero(differences <= _DEVIATION)]
 
 
 def split(
@@ -206,7 +164,7 @@ def split(
     seed: int = 0,
     image_root: str | None = None,
     read: bool = True,
-) -> dict[str, Any]:
+) -> Update:
     """Split records by picture into a file for each part, `out`/NAME.jsonl, next to run.json.
 
     Pictures that are nearly the same are a group, and in one part. Which it is follows from a
@@ -252,10 +210,10 @@ def split(
 
 
 def _write_run_json(
-    results: str, out: str, split_settings: dict[str, Any], folders: Iterable[str]
+    results: str, out: str, split_settings: JsonObject, folders: Iterable[str]
 ) -> None:
     """Write for commands that read the parts where their pictures are, and how they were made."""
-    run: dict[str, Any] = {
+    run: Update = {
         "split": split_settings,
         "image_folders": [absolute(folder) for folder in folders],
     }

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from dataflow_grounding._util.errors import InputError
@@ -122,26 +122,18 @@ def _indices_of(picture: int, places: Sequence[Place]) -> list[int]:
 def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
     """Return the gold's paths of pictures whose id alone is in both files, by these ids."""
     found_paths = {path for path, _ in found}
-    ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
-    if not ids_to_pair:
+    ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
+    if not ids:
         return {}
-    gold_by_id = _paths_by_id(gold, ids_to_pair)
-    found_by_id = _paths_by_id(found, ids_to_pair)
-    path_of_id = {}
-    for own_id, paths in gold_by_id.items():
-        # An id that several pictures state doesn't say which one is meant.
-        if len(paths) == 1 and len(found_by_id[own_id]) == 1:
-            [path] = paths
-            path_of_id[own_id] = path
-    return path_of_id
-
-
-def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
-    paths = defaultdict[str, set[str]](set)
-    for path, own_id in names:
-        if own_id in ids:
-            paths[own_id].add(path)
-    return paths
+    paths_of_id = [defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)]
+    for paths, names in zip(paths_of_id, (gold, found), strict=True):
+        for path, own_id in names:
+            if own_id in ids:
+                paths[own_id].add(path)
+    of_gold, of_found = paths_of_id
+    # An id that several pictures state doesn't say which one is meant.
+    sole = [own_id for own_id in of_gold if len(of_gold[own_id]) == len(of_found[own_id]) == 1]
+    return {own_id: of_gold[own_id].pop() for own_id in sole}
 
 
 def _scaled(record: Annotated, size: Size | None) -> Annotated:
