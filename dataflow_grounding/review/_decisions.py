@@ -245,19 +245,15 @@ class Decisions:
         """Return which lines are of a record's picture, in their order."""
         if not self.lines:
             return []
-        sizes = self._sizes if self._names_any(written) else self._sizes_of_whole
+        has_any = False  # of what decisions name
+        for row in written.values():
+            has_any |= row.text in self._phrases
+            has_any |= any((row.text, box.bbox) in self._boxes for box in row.instances)
+        sizes = self._sizes if has_any else self._sizes_of_whole
         numbers: list[int] = []
         for name in PictureName.of_record(record, sizes).names:
             numbers += self._lines_of_picture.get(name, ())
         return sorted(numbers)
-
-    def _names_any(self, written: Mapping[str, Expression]) -> bool:
-        for row in written.values():
-            if row.text in self._phrases:
-                return True
-            if any((row.text, box.bbox) in self._boxes for box in row.instances):
-                return True
-        return False
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

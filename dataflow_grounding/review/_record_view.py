@@ -13,7 +13,7 @@ from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.matching import scored_boxes, things_of
 from dataflow_grounding.data.classes import class_key, classes_of
-from dataflow_grounding.data.expressions import Bbox, Expression, Instance, read_any_expressions
+from dataflow_grounding.data.expressions import Bbox, Expression, read_any_expressions
 from dataflow_grounding.data.records import (
     REMARK,
     STATUSES,
@@ -403,9 +403,5 @@ def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -
         # A reason may be only the check's verdict again, such as "verified".
         reasons=[why for why in (reason, row.doubt, check_reason) if why and why != check],
         disputed=row.disagreement is True,
-        instances=[_box_view(instance) for instance in row.instances],
+        instances=[BoxView(box.bbox, box.score, box.evidence or "") for box in row.instances],
     )
-
-
-def _box_view(instance: Instance) -> BoxView:
-    return BoxView(instance.bbox, instance.score, instance.evidence or "")

@@ -114,26 +114,22 @@ class Session:
         picture = self._picture_of(index, digest)
         view = view_of(shown, picture, self.reviewable.index.classes, phrases=phrases)
         view.id = str(record.image_id) if has_id(record.image_id) else key
-        expressions = []
-        for expression in view.expressions:
-            row = rows[expression.id]
-            columns = expression.to_json()
+        document = view.to_json()
+        for columns, (id, row) in zip(document["expressions"], rows.items(), strict=True):
             columns["version"] = version_of(row)
             columns["reviewed_by"] = row.reviewed_by
             columns["verified"] = reviewer_verdict(row)
-            outcome = review.outcomes.get(expression.id)
+            outcome = review.outcomes.get(id)
             origins = outcome.origins if outcome else range(len(row.instances))
             boxes = zip(columns["instances"], row.instances, origins, strict=True)
             for box, instance, origin in boxes:
                 box["verified"] = reviewer_verdict(instance)
                 if origin is not None:
                     box["box"] = origin
-                own = (expression.id, -1 if origin is None else origin)
+                own = (id, -1 if origin is None else origin)
                 box["also"] = [other for other in written.things.get(own, ()) if other != own]
-            expressions.append(columns)
         return {
-            **view.to_json(),
-            "expressions": expressions,
+            **document,
             "place": index,
             "digest": digest,
             "key": key,

@@ -103,6 +103,13 @@ def test_phrases_with_one_id_are_all_kept(tmp_path: Path) -> None:
     assert what_stands(folder) == [("a cat", "B", False)]
 
 
+def test_a_phrase_without_a_box_is_told_from_one_of_its_words_that_has_one(tmp_path: Path) -> None:
+    rows = (phrase("a dog", "A", expression_id="e"), phrase("a dog", None, expression_id="f"))
+    folder = write(tmp_path, *rows)
+    decided(folder, "f", judged(None))
+    assert what_stands(folder) == [("a dog", "A", None), ("a dog", None, True)]
+
+
 def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     tmp_path: Path,
 ) -> None:

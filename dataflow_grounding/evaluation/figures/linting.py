@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
 
@@ -65,11 +65,6 @@ class Finding(NamedTuple):
 FactsOrWhy: TypeAlias = ImageFacts | str  # of a picture, or why it can't be read
 
 
-class _PictureBoxes(NamedTuple):
-    path: str
-    boxes: set[Bbox]
-
-
 def lint(
     data: str,
     rules: Collection[str] = tuple(RULES),
@@ -91,16 +86,24 @@ def _all_findings(
 ) -> Iterator[tuple[int, Finding]]:
     ids_seen = set[int]()  # hashes
     things_told = set[int]()  # hashes of the picture, the rule and the thing
-    no_boxes = _PictureBoxes(path="", boxes=set())
-    before = no_boxes  # of the row before
+    path_before, boxes_before = "", set[Bbox]()  # of the row before
     for row, picture in _with_facts(path, folders, read_sizes):
         if row.data is None:
             yield row.line, Finding("DG001", str(row.error))
-            before = no_boxes  # the next row isn't compared with one that can't be read
+            boxes_before = set()  # the next row isn't compared with one that can't be read
             continue
         record = Record(row.data)
-        for finding in _findings_in_record(record, picture):
-            told = hash((path_of(record), finding.rule, finding.thing))
+        picture_path = path_of(record)
+        expressions: list[Expression] = []
+        findings = list(_findings_in_picture(record, picture))
+        try:
+            expressions = read_any_expressions(record)
+        except BrokenRow as error:
+            findings.append(Finding("DG002", str(error)))
+        size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
+        findings += _findings_in_record(record, expressions, size)
+        for finding in findings:
+            told = hash((picture_path, finding.rule, finding.thing))
             if finding.thing is None or told not in things_told:
                 yield row.line, finding
             if finding.thing is not None:
@@ -109,11 +112,10 @@ def _all_findings(
             yield row.line, finding
         # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm
         # issue 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
-        here = _PictureBoxes(path_of(record), _boxes_of(record))
-        has_boxes_of_other = here.boxes == before.boxes and here.path != before.path
-        if has_boxes_of_other and len(here.boxes) > 1:
-            yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
-        before = here
+        boxes = {box.bbox for expression in expressions for box in expression.instances}
+        if len(boxes) > 1 and boxes == boxes_before and picture_path != path_before:
+            yield row.line, Finding("DG108", f"{len(boxes)} boxes as in {path_before!r}")
+        path_before, boxes_before = picture_path, boxes
 
 
 def _with_facts(
@@ -141,22 +143,18 @@ def _with_facts(
         yield from side_by_side(with_facts, rows, is_unread)
 
 
-def _findings_in_record(record: Record, picture: FactsOrWhy | None) -> Iterator[Finding]:
-    size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
-    yield from _findings_in_picture(record, picture)
-    try:
-        expressions = read_any_expressions(record)
-    except BrokenRow as error:
-        yield Finding("DG002", str(error))
-        return
+def _findings_in_record(
+    record: Record, expressions: Sequence[Expression], size: Size | None
+) -> Iterator[Finding]:
     yield from _findings_across_expressions(expressions)
     caption = caption_of_spans(record) if expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
-    without_span = [
-        expression for expression in expressions if expression.stated("char_span") is None
-    ]
-    in_caption = _texts_in(caption, without_span)
+    # All texts at once: searching a long caption for each of many would take forever.
+    without_span = [each for each in expressions if each.stated("char_span") is None]
+    texts = {as_compared(expression.text) for expression in without_span}
+    spans = find_spans([*texts], caption)
+    in_caption = {text for text, span in zip(texts, spans, strict=True) if span is not None}
     for expression in expressions:
         for instance in expression.instances:
             yield from _findings_in_box(expression, instance, size)
@@ -177,14 +175,6 @@ def _findings_across_expressions(expressions: Sequence[Expression]) -> Iterator[
         is_of_one_class = first.class_name is not None and first.class_name == second.class_name
         if not has_same_head and not is_of_one_class:
             yield Finding("DG205", f"{first.text!r}, {second.text!r}")
-
-
-def _texts_in(caption: str, expressions: Sequence[Expression]) -> set[str]:
-    """Return the texts of expressions that are in the caption, in the form to compare them."""
-    # All at once: searching a long caption for each of many texts would take forever.
-    texts = {as_compared(expression.text) for expression in expressions}
-    spans = find_spans([*texts], caption)
-    return {text for text, span in zip(texts, spans, strict=True) if span is not None}
 
 
 def _findings_in_picture(record: Record, picture: FactsOrWhy | None) -> Iterator[Finding]:
@@ -230,14 +220,6 @@ def _read_facts(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
         return parse_facts(data, file_path)
     except RecordError as error:
         return str(error)
-
-
-def _boxes_of(record: Record) -> set[Bbox]:
-    boxes = set[Bbox]()
-    with suppress(BrokenRow):
-        for expression in read_any_expressions(record):
-            boxes.update(instance.bbox for instance in expression.instances)
-    return boxes
 
 
 def _repeated_ids(record: Record, ids_seen: set[int]) -> Iterator[Finding]:

@@ -111,9 +111,10 @@ class Annotations:
                 phrase.instances, phrase.status = [], "pending"
         return Annotated(columns, phrases)
 
-    def __iter__(self) -> Iterator[Annotated]:
-        for index in range(len(self)):
-            yield self[index]
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the id of each record's picture."""
+        for number, row in enumerate(self._rows, 1):
+            yield names_of(row, f"record {number} of {self.name}")
 
 
 def read_annotations(

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import stated_size
-from dataflow_grounding.evaluation.metrics.annotations import Annotated, Annotations, names_of
+from dataflow_grounding.evaluation.metrics.annotations import Annotated, Annotations
 
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
 Place: TypeAlias = tuple[int, int]  # of a record: its picture's number, and its index in its file
@@ -65,10 +65,7 @@ class SamePictures:
 def _names_in(side: Annotations) -> list[Names]:
     if not side:
         raise InputError(f"{side.name} has no records")
-    names = []
-    for number, record in enumerate(side, 1):
-        names.append(names_of(record.columns, f"record {number} of {side.name}"))
-    return names
+    return list(side.names())
 
 
 def _tails_of(path: str) -> Iterator[str]:
