@@ -109,17 +109,6 @@ def definitions_of(classes: StatedClasses) -> dict[str, str]:
     return {each.phrase: each.definition for each in _stated_phrases(classes) if each.definition}
 
 
-def class_of(expression: JsonObject) -> str:
-    """Return the class that an expression states, else its phrase in lower case; single-spaced."""
-    return stated_class_of(expression) or class_key(expression["text"])
-
-
-def stated_class_of(expression: Mapping[str, object]) -> str:
-    """Return the class that an expression states, single-spaced; "" where it states none."""
-    stated = expression.get("class")
-    return " ".join(stated.split()) if isinstance(stated, str) else ""
-
-
 def classes_of(results: str) -> list[str]:
     """Return the known class names, in the order of their numbers."""
     # The file's own list, `train.classes.txt` of `train.jsonl`, else `classes.txt` next to it.
@@ -196,7 +185,9 @@ class ClassList:
             if not isinstance(expression, dict) or not isinstance(expression.get("text"), str):
                 continue  # this is reported when the record is written
             if expression.get("instances") or "class" in expression:
-                name = class_of(expression)
+                stated = expression.get("class")
+                name = " ".join(stated.split()) if isinstance(stated, str) else ""
+                name = name or class_key(expression["text"])
                 self._name_by_key.setdefault(class_key(name), name)
 
 

@@ -195,37 +195,12 @@ def expression_rows(record: "Record", key: str) -> list[dict[str, Any]]:
     return expressions
 
 
-def any_expression_rows(record: "Record") -> list[dict[str, Any]]:
-    """Return the record's expressions, else its region captions or regions in the same form."""
-    key = annotated_column(record)
-    if not key:
-        raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
-    if key != "expressions":
-        record = Record({**record, key: _as_expressions(record[key])})
-    return expression_rows(record, key)
-
-
 def annotated_column(record: Mapping[str, object]) -> str:
     """Return the first of three columns that says what is in the picture; "" without any."""
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
             return key
     return ""
-
-
-def _as_expressions(regions: Any) -> Any:
-    """Return [{"bbox": …, "type": "cup"}] as [{"text": "cup", "instances": [{"bbox": …}]}]."""
-    if not isinstance(regions, list):
-        return regions
-    expressions = []
-    for number, region in enumerate(regions, 1):
-        if isinstance(region, Mapping):
-            text = region.get("text") or region.get("description") or region.get("type")
-            instances = [{"bbox": region.get("bbox")}]
-            expressions.append({"text": text or f"region {number}", "instances": instances})
-        else:
-            expressions.append(region)  # `expression_rows` says what is wrong with it
-    return expressions
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
