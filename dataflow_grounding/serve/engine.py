@@ -100,15 +100,11 @@ class Engine:
         task.add_done_callback(_look_at_error)  # nobody waits for the task any more
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
-        raise errors.ServerFault(f"{self._no_answer()}: ask again, what comes meanwhile is kept")
-
-    def _no_answer(self) -> str:
-        """`no answer in 60 s (429: too many requests)`: what the endpoints said last may be why."""
         text = f"no answer in {self._timeout:g} s"
-        for asking in self._askings.values():
+        for asking in self._askings.values():  # what the endpoints said last may be why
             if asking.traffic.last_fault is not None:
                 text += f" ({str(asking.traffic.last_fault).rstrip('.')})"
-        return text
+        raise errors.ServerFault(f"{text}: ask again, what comes meanwhile is kept")
 
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
@@ -148,7 +144,18 @@ class Engine:
             if record is None:  # its bytes are in memory, or on this machine's disk
                 record = await self._loop.memo.of_disk(open_it)
             await self._settle(record, open_image(record, IMAGE_COLUMN).size)
-            return await self._through_all_steps(record)
+            if self._keeping.done():
+                self._keeping.result()  # raises why nothing can be kept any more
+            began_at = time.monotonic()  # requests of the picture that began first go first
+            results = await self._loop.results_of_steps(began_at, record, RowWork())
+        columns: Update = {}
+        for update, error in results:
+            if error is not None:
+                raise error
+            columns |= update or {}
+        for marked in self._loop.marks.values():
+            marked.clear()  # no record is marked after it was answered
+        return columns
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
         """The record of a picture. Its image is pinned: all steps see it as it was read."""
@@ -189,35 +196,17 @@ class Engine:
                         await asyncio.to_thread(operator.prepare, start)
                 self._settled_sizes.add(size)
 
-    async def _through_all_steps(self, record: Record) -> Update:
-        """The columns that the steps add."""
-        if self._keeping.done():
-            self._keeping.result()  # raises why nothing can be kept any more
-        began_at = time.monotonic()  # requests of the picture that began first go first
-        columns: Update = {}
-        for update, error in await self._loop.results_of_steps(began_at, record, RowWork()):
-            if error is not None:
-                raise error
-            columns |= update or {}
-        for marked in self._loop.marks.values():
-            marked.clear()  # no record is marked after it was answered
-        return columns
-
     def _begin_again_after(self, error: errors.GroundingError) -> None:
         if isinstance(error, errors.StorageFailed):
             for asking in self._askings.values():
                 asking.stopped = error  # what is paid for from now on would be lost
         for key, asking in list(self._askings.items()):
-            if asking.stopped is not None and _may_pass(asking.stopped):
+            # What has stopped it may be over; our full disk or used-up budget isn't. Where it was
+            # the watch of the box format, that stops the new one again.
+            is_of_endpoint = isinstance(asking.stopped, errors.QuotaUsedUp)
+            is_ours = isinstance(asking.stopped, errors.StorageFailed | errors.BudgetExceeded)
+            if asking.stopped is not None and (is_of_endpoint or not is_ours):
                 self._askings[key] = asking.renewed()
-
-
-def _may_pass(stopped: errors.RunStopped) -> bool:
-    """Whether what stopped an asking may be over: our full disk or used-up budget isn't."""
-    # Where the watch of the box format has stopped it, the watch stops the new one again.
-    is_of_endpoint = isinstance(stopped, errors.QuotaUsedUp)  # a kind of BudgetExceeded
-    is_ours = isinstance(stopped, errors.StorageFailed | errors.BudgetExceeded)
-    return is_of_endpoint or not is_ours
 
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
