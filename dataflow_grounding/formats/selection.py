@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.expressions import Expression, Instance
-from dataflow_grounding.data.records import STATUSES, JsonObject
+from dataflow_grounding.data.records import STATUSES
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,3 @@ def verified_boxes(expression: Expression, boxes: Sequence[Instance]) -> list[In
     if verified or is_confirmed_absent:
         return verified
     return None
-
-
-def status_of(expression: JsonObject) -> str:
-    """Return the status; where none is stated `grounded` with boxes, else `pending`."""
-    status = expression.get("status")
-    if not status:
-        status = "grounded" if expression.get("instances") else "pending"
-    return str(status)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import absolute, is_absolute
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
 from dataflow_grounding.data.expressions import Expression, Instance
@@ -18,7 +17,7 @@ from dataflow_grounding.data.records import Record, caption_of_spans, path_of
 from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
-from dataflow_grounding.engine.source import identify
+from dataflow_grounding.engine.source import RowsOfImage, identify
 from dataflow_grounding.review._decisions import Decisions, RecordReview, Sample, review_files
 from dataflow_grounding.review._index import Index, Item, items_of, marks_of
 from dataflow_grounding.review._names import PictureName
@@ -279,7 +278,7 @@ def records_with_keys(
     """Yield each record of a file after its key: its id, `ID@2` for a second row, or `line N`."""
     if folders is None:
         folders = image_folders_of(annotations)
-    rows_of_image = NumberTable()  # how many rows each image had so far: `identify` counts them
+    rows_of_image: RowsOfImage = {}
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
         # Sets the record's `image_id`, and which row of its image it is.
