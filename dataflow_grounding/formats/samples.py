@@ -448,6 +448,9 @@ class SampleMaker:
             return None
         if instance.outline is not None:
             instance = self._with_outline(instance, box, size)
+        elif instance.extra.get(outlines.KEY) is not None:  # no list of numbers
+            self._exported.lost[outlines.STALE] += 1
+            instance = instance.without(outlines.KEY)
         # An outline beyond the picture still says where the parts are that are cut off.
         is_cut = math.dist(box, stated) > EXACT
         if is_cut and not _is_outlined(instance, stated):
