@@ -50,9 +50,6 @@ class Annotated:
     columns: JsonObject
     phrases: list[Expression]
 
-    def to_json(self) -> Update:
-        return {**self.columns, "expressions": [phrase.to_json() for phrase in self.phrases]}
-
 
 class Annotations:
     """Records with the columns that figures need; each phrase has its boxes the surest first.
@@ -75,11 +72,13 @@ class Annotations:
         # True in the view of `settled()`: phrases that no person found right are open in it.
         self._only_settled = False
 
-    def add(self, record: Annotated) -> None:
-        """Add a checked record, and take in what its phrases tell of the whole."""
-        self._rows.append(record.to_json())
-        self.phrase_count += len(record.phrases)
-        for phrase in record.phrases:
+    def add(self, record: Record) -> None:
+        """Add a record, and take in what its phrases tell of the whole. Raises BrokenRow."""
+        phrases = _checked_expressions(record)
+        columns: Update = {name: record.get(name) for name in _OF_RECORD}
+        self._rows.append({**columns, "expressions": record.get("expressions") or []})
+        self.phrase_count += len(phrases)
+        for phrase in phrases:
             # a box may have been reviewed for itself
             reviewers = (phrase.reviewed_by, *(box.reviewed_by for box in phrase.instances))
             self.reviewed |= any(reviewers)
@@ -101,7 +100,7 @@ class Annotations:
 
     def __getitem__(self, index: int) -> Annotated:
         columns = {**self._rows[index]}
-        phrases = [Expression.from_json(row) for row in columns.pop("expressions")]
+        phrases = [_expression_of(item) for item in columns.pop("expressions")]
         for phrase in phrases if self._only_settled else ():
             if phrase.is_settled:
                 # A confirmed phrase may still have single boxes that were rejected.
@@ -151,10 +150,9 @@ def _read_into(annotations: Annotations, rows: Iterable[Record], where: str) -> 
     for row in rows:
         annotated_columns.add(annotated_column(row))
         try:
-            expressions = _checked_expressions(row)
+            annotations.add(row)
         except BrokenRow as error:
             raise InputError(f"{where} {row.place + 1}: {error}") from None
-        annotations.add(Annotated({name: row.get(name) for name in _OF_RECORD}, expressions))
     stated = annotated_columns - {""}  # "" is of records that say nothing
     if stated and "expressions" not in stated:
         raise InputError(
@@ -175,10 +173,7 @@ def _checked_expressions(row: Record) -> list[Expression]:
     end = len(caption) if isinstance(caption, str) else 10**6
     expressions = []
     for number, item in enumerate(items):
-        # An id that isn't stated can't match another file's.
-        expression = Expression.from_json(item, f"column 'expressions', expression {number}")
-        if isinstance(item, str) or item.get("instances") is None:  # nobody looked for it yet
-            expression.status = expression.status or "pending"
+        expression = _expression_of(item, f"column 'expressions', expression {number}")
         span = expression.stated("char_span")
         if span is not None and not is_span(span, end):
             raise BrokenRow(
@@ -189,9 +184,17 @@ def _checked_expressions(row: Record) -> list[Expression]:
             score = instance.stated("score")
             if not is_score(score):
                 raise BrokenRow(f"a 'score' should be a number from 0 to 1 or null, not {score!r}")
-        expression.instances.sort(key=by_score)
         expressions.append(expression)
     return expressions
+
+
+def _expression_of(item: Any, where: str = "") -> Expression:
+    """Read an expression. An id that it doesn't state can't match another file's: it has none."""
+    expression = Expression.from_json(item, where)
+    if isinstance(item, str) or item.get("instances") is None:  # nobody looked for it yet
+        expression.status = expression.status or "pending"
+    expression.instances.sort(key=by_score)
+    return expression
 
 
 def by_score(box: Instance) -> float:
