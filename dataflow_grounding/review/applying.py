@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.expressions import read_any_expressions
-from dataflow_grounding.data.records import JsonObject, Record, annotated_column
+from dataflow_grounding.data.records import Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.reviewed import digest_of, note_source
-from dataflow_grounding.data.rows import Row, read_rows, write_rows
+from dataflow_grounding.data.rows import read_rows, write_rows
 from dataflow_grounding.review._decisions import (
     Decisions,
     ReviewFiles,
@@ -163,29 +163,18 @@ def _take_downloads(results: str, downloads: tuple[str, ...], applied: Applied) 
     for path in downloads:  # all of them, before a decision of any is taken
         _refuse_log(path, decisions.path)
     for path in downloads:
-        download = _Download(reviewable, decisions)
-        for row in read_rows(path):
-            try:
-                download.take(row)
-            except (InputError, BrokenRow) as why:
-                applied.refused.append(f"{path}, line {row.line}: {why}")
+        _take_download(path, reviewable, applied.refused)
     decisions.sync()
     applied.taken_over = len(decisions.lines) - count_before
 
 
-class _Download:
-    """Takes one downloaded file of decisions over, line by line, with versions from here."""
-
-    def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
-        self._reviewable = reviewable
-        self._decisions = decisions
-        # The version that this file's last decision left, by record and the expression's id. If
-        # that decision was refused, "refused" takes its place. No expression has that version, so
-        # later decisions that build on the refused one are refused, too.
-        self._versions: dict[tuple[str, str], str] = {}
-
-    def take(self, row: Row) -> None:
-        """Take a line over. Raises InputError or BrokenRow, and takes nothing, if it is refused."""
+def _take_download(path: str, reviewable: Reviewable, refused: list[str]) -> None:
+    """Take a downloaded file of decisions over, line by line, with versions from here."""
+    # The version that this file's last decision left, by record and the expression's id. If that
+    # decision was refused, "refused" takes its place. No expression has that version, so later
+    # decisions that build on the refused one are refused, too.
+    versions: dict[tuple[str, str], str] = {}
+    for row in read_rows(path):
         decision = row.data or {}
         key = str(decision.get("record"))
         ids: list[str] = []
@@ -193,21 +182,18 @@ class _Download:
             if row.error is not None:  # the line can't be read
                 raise InputError(str(row.error))
             ids = [str(act.get("id")) for act in objects_under(decision, "acts")]
-            self._decide(key, decision)
-        except (InputError, BrokenRow):
-            for id in ids:  # so that later decisions that build on them are refused
-                self._versions[key, id] = "refused"
-            raise
-
-    def _decide(self, key: str, decision: JsonObject) -> None:
-        if key not in self._reviewable.index_of:
-            raise InputError(f"there is no record {key!r} here")
-        record = self._reviewable.record(self._reviewable.index_of[key])
-        stated = decision.get("versions")
-        versions = dict(stated) if isinstance(stated, Mapping) else {}
-        for id in versions:
-            versions[id] = self._versions.get((key, id), versions[id])
-        who = str(decision.get("who") or "unknown")
-        decision_here = {**decision, "record": key, "versions": versions}
-        for made in self._decisions.decide(record, key, decision_here, who):
-            self._versions[key, made.id] = version_of(made.after)
+            if key not in reviewable.index_of:
+                raise InputError(f"there is no record {key!r} here")
+            record = reviewable.record(reviewable.index_of[key])
+            stated = decision.get("versions")
+            seen = dict(stated) if isinstance(stated, Mapping) else {}
+            for id in seen:
+                seen[id] = versions.get((key, id), seen[id])
+            here = {**decision, "record": key, "versions": seen}
+            who = str(decision.get("who") or "unknown")
+            for made in reviewable.decisions.decide(record, key, here, who):
+                versions[key, made.id] = version_of(made.after)
+        except (InputError, BrokenRow) as why:
+            for id in ids:
+                versions[key, id] = "refused"
+            refused.append(f"{path}, line {row.line}: {why}")
