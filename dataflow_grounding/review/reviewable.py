@@ -82,15 +82,16 @@ class Reviewable:
         for key, record in records_with_keys(self.files.annotations, self.folders):
             path = path_of(record)
             index = index_of_picture.get(hash(path)) if path else None
-            if index is None:
+            # One that can't be read is shown by itself, and says why.
+            if index is None or phrases_of(record).problem:
                 index = len(self.keys)
-                if path:
-                    index_of_picture[hash(path)] = index
                 self.keys.append(key)
                 self.rows.append("")
                 self._numbers.append(array("Q"))
                 self._store(record)
                 self._take(index, record)
+                if path and index not in self.unread:
+                    index_of_picture[hash(path)] = index
             else:
                 further[index].append(record)
             self.index_of[key] = index

@@ -100,6 +100,22 @@ def test_all_rows_of_a_picture_are_one_to_judge(folder: Path) -> None:
     assert verdicts(folder) == [[False], [False], [False, None]]
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_row_that_can_not_be_read_keeps_no_other_of_its_picture_away(
+    folder: Path, place: int
+) -> None:
+    rows = [row("a.png"), row("a.png", text="dog")]
+    rows.insert(place, {**row("a.png"), "expressions": [{"text": "bird", "instances": [{}]}]})
+    write_rows(folder / "annotations.jsonl", *rows)
+    reviewable = Reviewable(str(folder))
+    session = Session(reviewable, "ann")
+    said = {}
+    for index in range(len(reviewable.keys)):
+        view = session.view(index)
+        said[view["problem"].partition(":")[0]] = [row["text"] for row in view["expressions"]]
+    assert said == {"": ["cat", "dog"], "column 'expressions', expression 0": []}
+
+
 @pytest.mark.slow
 def test_a_rerun_asks_for_what_it_changed_and_another_order_for_nothing(tmp_path: Path) -> None:
     rows = []
