@@ -120,12 +120,13 @@ class Asking:
         return again
 
     async def aclose(self) -> None:
-        """End connections and plain questions."""
+        """End plain questions, and what the serving opens for a call, if no other call asks it."""
         self.silence.close()
         await self._outage.aclose()
         await self._refusals.aclose()
-        with suppress(Exception):  # a serving of the user's own may raise anything
-            await self.serving.aclose()
+        if not self.places.are_used:
+            with suppress(Exception):  # a serving of the user's own may raise anything
+                await self.serving.aclose()
 
     async def answer(
         self, request: Request[T], by: RecordAsker, check: bool = False

@@ -9,6 +9,7 @@ what it must know of the model. A step is idle where it has no record to ask abo
 import functools
 import math
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -211,7 +212,7 @@ def _execute_part(
     if summary is None:
         run = make_run(steps, source, options, budget, idle)
         try:
-            summary = run_blocking(run.execute)
+            summary = run_blocking(run.execute, signal.SIGINT, signal.SIGTERM)
         except BudgetExceeded as stopped:
             raise _with_what_is_left(stopped, run, idle) from None
         summary.requests.update(asked)

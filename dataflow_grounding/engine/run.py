@@ -6,7 +6,6 @@ the next.
 
 import asyncio
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
@@ -32,7 +31,7 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.senders.traffic import tell_of_short_wait
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.engine.workers import cancel_all, signals_to
+from dataflow_grounding.engine.workers import cancel_all
 from dataflow_grounding.images.image import is_unchanged, let_go
 from dataflow_grounding.serving.serving import Serving
 
@@ -165,16 +164,13 @@ class Run(Loop):
 
     @asynccontextmanager
     async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        """Run helpers next to the block, and take interrupts; raise what has stopped the run."""
+        """Run helpers next to the block; raise what has stopped the run."""
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
-        # a signal may come while the loop is asleep, and has to wake it
-        interrupt = partial(asyncio.get_running_loop().call_soon_threadsafe, self.interrupt)
         try:
-            with signals_to(interrupt, signal.SIGINT, signal.SIGTERM):
-                yield
+            yield
         finally:
             await cancel_all(tasks)
         if self.stopped is not None:

@@ -4,17 +4,17 @@ Code that isn't async runs them with `run_blocking`.
 """
 
 import asyncio
-import contextvars
 import random
 import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from dataflow_grounding._util.errors import MachineBusy, RunStopped
+from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped
+from dataflow_grounding._util.loop import LoopThread, loop_thread
 from dataflow_grounding.engine.plan import Result
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ BUSY_SECONDS = 60.0
 FIRST_PAUSE = 0.25  # seconds before it is tried again; each further pause is twice as long
 LONGEST_PAUSE = 4.0
 CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
-THREADS_SECONDS = 1.0  # between two looks whether the threads of an event loop live
+THREADS_SECONDS = 1.0  # between two looks whether the threads of a call live
 
 
 class Workers:
@@ -153,97 +153,114 @@ async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end; an interrupt cancels it, and is raised afterwards."""
+def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *signals: signal.Signals) -> T:
+    """Run a coroutine on the process's loop to its end. An interrupt, or one of the `signals`,
+    cancels it, and is raised afterwards.
+    """
+    ours = loop_thread()
+    if threading.current_thread() is ours.thread:
+        raise PlanError(
+            "an operator or a serving is called in async code, which would wait for itself: write"
+            " await asyncio.to_thread(operator, record)"
+        )
+    call = _Call(work, ours)
+    # it goes on in the caller's context
+    ours.loop.call_soon_threadsafe(call.begin)
+    try:
+        with signals_to(call.interrupt, *(signals or _usual_interrupt())):
+            call.wait()
+        if call.interrupted_by is not None and not call.has_own_error:
+            raise call.interrupted_by
+        return call.done.result()
+    finally:
+        del call  # its error holds this frame
+
+
+def _usual_interrupt() -> list[signal.Signals]:
+    """SIGINT, unless it is ignored, or taken by a handler of the user's own."""
+    handler = signal.getsignal(signal.SIGINT)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_while_threads_live(work))
-    return _in_thread(work)
-
-
-async def _while_threads_live(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do the work, unless memory runs out in a thread of the loop: then raise MemoryError.
-
-    Such a thread may end between taking what it is to do and doing it. Nothing would ever tell the
-    task that waits for that.
-    """
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
-    executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
-    loop.set_default_executor(executor)
-    is_lost = False
-
-    async def watch() -> None:
-        nonlocal is_lost
-        while True:
-            await asyncio.sleep(THREADS_SECONDS)
-            # Until the executor is shut down, no thread of it ends by itself.
-            if all(thread.is_alive() for thread in executor._threads):
-                continue
-            if not is_lost:
-                is_lost = True
-                # what the work does as it ends may need threads
-                loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
-            task.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        return await work()
-    except BaseException:
-        if is_lost:
-            raise MemoryError("a thread ended for want of memory") from None
-        raise
-    finally:
-        watching.cancel()
-
-
-class _OwnLoop(Generic[T]):
-    """Work in a new event loop, which another thread may interrupt."""
-
-    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._work = work
-        self._loop: asyncio.AbstractEventLoop | None = None  # None before it begins
-        self._task: asyncio.Task[Any] | None = None
-        self.is_interrupted = False
-
-    def run(self) -> T:
-        return asyncio.run(self._supervised())
-
-    async def _supervised(self) -> T:
-        self._task = asyncio.current_task()
-        self._loop = asyncio.get_running_loop()  # noted last: `interrupt` needs both
-        if self.is_interrupted:
-            raise asyncio.CancelledError
-        return await _while_threads_live(self._work)
-
-    def interrupt(self) -> None:
-        """Cancel the work, now or as soon as it begins; from any thread."""
-        self.is_interrupted = True
-        if self._loop is not None and self._task is not None:
-            with suppress(RuntimeError):  # the loop has just been closed
-                self._loop.call_soon_threadsafe(self._task.cancel)
-
-
-def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do the work in a thread, because this one has a loop, which can't run another."""
-    own_loop = _OwnLoop(work)
-    is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
+        return [signal.SIGINT] if handler is signal.default_int_handler else []
     # Under `asyncio.run`, SIGINT asks this thread's loop to cancel its task. That loop is blocked
-    # until the work has ended, so it would come too late: the signal is caught here instead.
-    caught = [] if is_ignored else [signal.SIGINT]
-    with signals_to(own_loop.interrupt, *caught), ThreadPoolExecutor(1) as thread:
-        done = thread.submit(contextvars.copy_context().run, own_loop.run)
-        while not done.done():
+    # until the work has ended, so it would come too late.
+    return [] if handler in (None, signal.SIG_IGN) else [signal.SIGINT]
+
+
+class _Call(Generic[T]):
+    """Work on the process's loop, which another thread waits for, and may interrupt."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]], ours: LoopThread) -> None:
+        self._work = work
+        self._ours = ours
+        self._task: asyncio.Task[T] | None = None  # None before it begins
+        self.done: Future[T] = Future()
+        self.interrupted_by: BaseException | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.ensure_future(self._while_threads_live())
+        self._task.add_done_callback(self._hand_over)
+
+    def _hand_over(self, task: asyncio.Task[T]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self.done.set_result(task.result())
+        else:
+            self.done.set_exception(error)
+
+    def wait(self) -> None:
+        while not self.done.done():
             try:
-                wait([done])
-            except KeyboardInterrupt:
-                # not by a signal: a notebook's way of stopping a cell from outside
-                own_loop.interrupt()
-    error = done.exception()
-    has_own_error = error is not None and not isinstance(error, asyncio.CancelledError)
-    # an error that the work has raised as it ended, such as Interrupted, says more
-    if own_loop.is_interrupted and not has_own_error:
-        raise KeyboardInterrupt
-    return done.result()
+                wait([self.done])
+            except BaseException as error:
+                # not by a signal that is taken: a notebook's way of stopping a cell from outside,
+                # or what the user's own handler of a signal raises
+                self.interrupt(error)
+
+    def interrupt(self, why: BaseException | None = None) -> None:
+        """Cancel the work; from any thread."""
+        self.interrupted_by = why or KeyboardInterrupt()
+        self._ours.loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def has_own_error(self) -> bool:
+        """Whether the work has raised an error as it ended: such as Interrupted, it says more."""
+        error = self.done.exception()
+        return error is not None and not isinstance(error, asyncio.CancelledError)
+
+    async def _while_threads_live(self) -> T:
+        """Do the work, unless memory runs out in a thread of it: then raise MemoryError.
+
+        Such a thread may end between taking what it is to do and doing it. Nothing would ever tell
+        the task that waits for that.
+        """
+        loop = self._ours.loop
+        task = asyncio.current_task()
+        assert task is not None
+        is_lost = False
+        timer: asyncio.TimerHandle | None = None
+
+        def look() -> None:
+            nonlocal is_lost, timer
+            timer = loop.call_later(THREADS_SECONDS, look)
+            if not threads.are_alive:
+                is_lost = True
+                threads.renew()  # what the work does as it ends may need threads
+            if is_lost:
+                task.cancel()
+
+        with self._ours.threads_of_call() as threads:
+            timer = loop.call_later(THREADS_SECONDS, look)
+            try:
+                return await self._work()
+            except BaseException:
+                if is_lost:
+                    raise MemoryError("a thread ended for want of memory") from None
+                raise
+            finally:
+                timer.cancel()

@@ -20,6 +20,7 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.run_lock import locked_folder
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine
@@ -58,6 +59,10 @@ class Server:
 
     def run(self) -> None:
         """Answer until a signal, then finish what is in flight; a second one ends at once."""
+        with suppress(KeyboardInterrupt):
+            run_blocking(self._serve, signal.SIGINT, signal.SIGTERM)
+
+    async def _serve(self) -> None:
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
@@ -70,21 +75,21 @@ class Server:
                 app.add_routes(dialect.routes(engine))
             app.cleanup_ctx.append(engine.working)
             app.on_shutdown.append(self._end)
-            web.run_app(
-                app,
-                sock=self._socket,
-                backlog=1024,
-                print=lambda _: say(self._address, err=False),
-                access_log=None,
-                shutdown_timeout=SECONDS,
-            )
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=SECONDS)
+            with suppress(asyncio.CancelledError):  # a signal
+                await runner.setup()
+                await web.SockSite(runner, self._socket, backlog=1024).start()
+                say(self._address, err=False)
+                await asyncio.Event().wait()
+            try:
+                await asyncio.shield(runner.cleanup())
+            except asyncio.CancelledError:  # another one
+                # `_exit` waits for no thread, and loses no reply: each is stored as soon as it
+                # comes. 130 is a shell's code for a process that Ctrl-C has ended.
+                os._exit(130)
 
     async def _end(self, _: web.Application) -> None:
         """Called at the first signal, before aiohttp waits for the requests in flight."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # `_exit` waits for no thread, and loses no reply: each is stored as soon as it comes.
-            # 130 is a shell's code for a process that Ctrl-C has ended.
-            signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
         for content in list(self._bodies_coming):  # nobody waits for bodies that may come slowly
             content.set_exception(WrongRequest("the service is ending", 503))

@@ -5,29 +5,19 @@ What carries it is aiohttp, or OpenAI's client.
 
 import asyncio
 import json
-import os
 import re
-import threading
-import weakref
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from dataflow_grounding._util.errors import (
-    EndpointRefused,
-    ServerFault,
-    SpecError,
-)
+from dataflow_grounding._util.errors import ServerFault, SpecError
 from dataflow_grounding._util.secrets import learn_address
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.images.image import InBase64
 from dataflow_grounding.serving import client_errors
 from dataflow_grounding.serving.client_errors import fault_of
-
-T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20  # of an answer
 BodyPart: TypeAlias = bytes | InBase64
@@ -60,58 +50,6 @@ def checked_address(url: str, block: str, key: str = "base_url") -> str:
         key_name = setting(f"{block}.api_key")
         raise SpecError(f"{name} holds a name, a password or a key: give it as {key_name}")
     return learn_address(url)
-
-
-class PerLoop(Generic[T]):
-    """One of a thing for each event loop: what waits in one loop can't be used in another."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._made = defaultdict[asyncio.AbstractEventLoop, T](make)
-
-    def get(self) -> T:
-        return self._made[asyncio.get_running_loop()]
-
-    def take(self) -> T | None:
-        """Return the running loop's, which then has none."""
-        return self._made.pop(asyncio.get_running_loop(), None)
-
-
-class LoopInThread:
-    """An event loop in a separate thread, for connections that work in one loop only."""
-
-    # One lock for all objects. A serving may be copied to another process with its LoopInThread, if
-    # that hasn't begun, and a lock can't be copied.
-    _lock = threading.Lock()
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0  # the id of the process that began the loop
-
-    async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run the work in this loop; if the caller is cancelled, so is the work."""
-        loop = self._begun_loop()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
-
-    def _begun_loop(self) -> asyncio.AbstractEventLoop:
-        """Begin the loop, with its thread, where that hasn't been done."""
-        with self._lock:  # several threads may ask for it at once
-            was_forked_since = self._loop is not None and self._process != os.getpid()
-            if was_forked_since:
-                # It has its parent's connections, and would read the parent's answers.
-                raise EndpointRefused(
-                    "the http_client of this OpenAI client was used before the process was forked:"
-                    " make a separate client in each process"
-                )
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._process = os.getpid()
-                # a daemon: Python's end doesn't wait for it
-                threading.Thread(
-                    target=self._loop.run_forever, name="openai client", daemon=True
-                ).start()
-                # the thread ends with this object
-                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
-            return self._loop
 
 
 class HttpTransport:
@@ -183,7 +121,7 @@ class HttpTransport:
 
 
 class ClientTransport:
-    """Sends by a copy of an `openai` client. Where `loop` is given, it sends in that one."""
+    """Sends by a copy of an `openai` client."""
 
     def __init__(
         self,
@@ -192,7 +130,6 @@ class ClientTransport:
         timeout: float,
         headers: Mapping[str, Any],
         http_client: Any = None,
-        loop: LoopInThread | None = None,
     ) -> None:
         # Without retries: the engine tries again, and lets the whole run wait for that.
         self.client = client.with_options(max_retries=0, timeout=timeout, http_client=http_client)
@@ -202,21 +139,14 @@ class ClientTransport:
         self.timeout = timeout
         self.headers = headers
         self._http_client = http_client  # the copy's own connections, in place of the client's
-        self._loop = loop
 
     async def post(
         self, body: Sequence[BodyPart], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
         """Return the answer, of any status; `headers` are sent with this body alone."""
-        whole = b"".join(map(bytes, body))
-        if self._loop is not None:
-            return await self._loop.run(partial(self._post, whole, headers))
-        return await self._post(whole, headers)
-
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         import openai
 
-        sent = self._create(body, headers)
+        sent = self._create(b"".join(map(bytes, body)), headers)
         try:
             # wait_for, because the client's own time limit starts again with each byte
             response = (await asyncio.wait_for(sent, self.timeout)).http_response

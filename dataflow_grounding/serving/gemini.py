@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -18,13 +19,14 @@ from dataflow_grounding._util.errors import (
     ServerFault,
     SpecError,
 )
+from dataflow_grounding._util.loop import kept_open, on_loop
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_cache
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
-from dataflow_grounding.serving._transport import PerLoop, checked_address
+from dataflow_grounding.serving._transport import checked_address
 from dataflow_grounding.serving.client_errors import fault_of
 from dataflow_grounding.serving.finish_reasons import BLOCKED, is_one_of
 from dataflow_grounding.serving.http_errors import error_of
@@ -126,7 +128,6 @@ class GeminiServing(Serving):
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
         learn_proxies()
-        self._client = PerLoop[Any](self._open)
 
     def obstacles(self) -> list[str]:
         """Return what prevents it from sending: Google's client or the key is missing."""
@@ -162,7 +163,11 @@ class GeminiServing(Serving):
         return needs_at(self.service_tier, "vlm.gemini.timeout", self.timeout)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        client = self._client.get()  # raises EndpointRefused where the package below is missing
+        return await on_loop(partial(self._answer, request))
+
+    async def _answer(self, request: Request[Any]) -> Reply:
+        # raises EndpointRefused where the package below is missing
+        client = kept_open(self, self._open, _close)
         from google.genai import types
 
         contents = [await _content(message) for message in request.messages]
@@ -258,10 +263,9 @@ class GeminiServing(Serving):
         )
         return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
 
-    async def aclose(self) -> None:
-        client = self._client.take()
-        if client is not None:
-            await client.aio.aclose()
+
+async def _close(client: Any) -> None:
+    await client.aio.aclose()
 
 
 def _split_version(url: str) -> tuple[str, str]:

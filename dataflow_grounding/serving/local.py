@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -21,10 +21,10 @@ from dataflow_grounding._util.errors import (
     SpecError,
     needs_extra,
 )
+from dataflow_grounding._util.loop import kept_open, on_loop
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._local_model import Asked, LoadedModel, message_of
-from dataflow_grounding.serving._transport import PerLoop
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings
 from dataflow_grounding.tasks.request import Request
 
@@ -107,7 +107,6 @@ class LocalServing(Serving):
         self.max_output_tokens = max_tokens
         self.num_gpus = num_gpus
         self._loaded: LoadedModel | None = None
-        self._queue = PerLoop(_Queue)
 
     @cached_property
     def endpoint(self) -> str:  # type: ignore[override]
@@ -129,7 +128,7 @@ class LocalServing(Serving):
 
     def __getstate__(self) -> dict[str, object]:
         """Return the state for another process, which loads the model again."""
-        return {**self.__dict__, "_loaded": None, "_queue": PerLoop(_Queue)}
+        return {**self.__dict__, "_loaded": None}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
@@ -172,14 +171,18 @@ class LocalServing(Serving):
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the model's reply. Requests wait in a queue. The one that holds the queue's `turn`
+        """Return the model's reply."""
+        return await on_loop(partial(self._answer, request))
+
+    async def _answer(self, request: Request[Any]) -> Reply:
+        """Requests wait in a queue. The one that holds the queue's `turn`
         has the model answer one batch after the other, until it is answered itself. Then the next
         has its turn, and returns at once if one of these batches had it, too.
         """
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
         asked = Asked(request, pictures, temperature, asyncio.Future())
-        queue = self._queue.get()
+        queue = kept_open(self, _Queue)
         queue.waiting.append(asked)
         try:
             async with queue.turn:
@@ -208,7 +211,7 @@ class LocalServing(Serving):
 
 
 class _Queue:
-    """The requests that wait in one event loop; the holder of `turn` has them answered."""
+    """The requests that wait; the holder of `turn` has them answered."""
 
     def __init__(self) -> None:
         self.waiting: list[Asked] = []

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from operator import methodcaller
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ from dataflow_grounding._util.errors import (
     SpecError,
 )
 from dataflow_grounding._util.lazy import load_aside
+from dataflow_grounding._util.loop import kept_open, on_loop
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
@@ -53,8 +55,6 @@ from dataflow_grounding.serving._transport import (
     BodyPart,
     ClientTransport,
     HttpTransport,
-    LoopInThread,
-    PerLoop,
     Transport,
     checked_address,
     has_own_http_client,
@@ -87,9 +87,6 @@ class _FoundOut:
     # whether one was answered that asked a gateway, by its keys, for no kept reply
     takes_keys_against_caches: bool = False
     is_litellm: bool = False  # whether replies pass LiteLLM's proxy
-    first_requests: PerLoop[asyncio.Semaphore] = field(
-        default_factory=partial(PerLoop, partial(asyncio.Semaphore, 2))
-    )
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
 
@@ -183,8 +180,7 @@ class OpenAIServing(Serving):
         _check_extras(self.extra_headers, self.extra_body, service_tier)
         self._hide_secrets(client)
         self._client = client
-        self._loop_of_client = LoopInThread()  # it begins at its first use: see `_open_client`
-        self._transport = PerLoop[Transport](self._open)
+        self._process_of_client: int | None = None  # the first that sent with it
         self._found_out = _FoundOut(first_habits(self.endpoint))
 
     def _hide_secrets(self, client: Any) -> None:
@@ -233,10 +229,13 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
+        return await on_loop(partial(self._answer, request))
+
+    async def _answer(self, request: Request[Any]) -> Reply:
         # The first two requests find out what the endpoint takes, and the others wait for that.
         found_out = self._found_out
         if not found_out.is_certain:
-            async with found_out.first_requests.get():  # lets two in at a time
+            async with kept_open(found_out, partial(asyncio.Semaphore, 2)):
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
         return await self._answer_as_found_out(request)
@@ -330,7 +329,7 @@ class OpenAIServing(Serving):
             await load_aside("aiohttp")
         # of this request alone, in addition to those that the transport sends with each
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
-        transport = self._transport.get()  # that of the running event loop
+        transport = kept_open(self, self._open, methodcaller("aclose"))
         status, headers, data = await transport.post(body, own_headers)
         if status != 200:
             raise self._error_of(status, headers, data)
@@ -470,22 +469,21 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        """The transport for the running event loop. Connections work in one loop only."""
         import openai
 
         url = self._address("chat/completions")
-        transport = partial(ClientTransport, client, url, self.timeout, self.extra_headers)
-        if has_own_http_client(client):
-            # Its connections can't be replaced, so the requests of all loops are sent from one.
-            return transport(loop=self._loop_of_client)
-        return transport(http_client=openai.DefaultAsyncHttpxClient())
-
-    async def aclose(self) -> None:
-        """Close the running loop's connections; a user's own client stays open."""
-        self._found_out.first_requests.take()
-        transport = self._transport.take()
-        if transport is not None:
-            await transport.aclose()
+        http_client = None
+        if has_own_http_client(client):  # of which the connections can't be replaced
+            self._process_of_client = self._process_of_client or os.getpid()
+            if self._process_of_client != os.getpid():
+                # It has its parent's connections, and would read the parent's answers.
+                raise EndpointRefused(
+                    "the http_client of this OpenAI client was used before the process was forked:"
+                    " make a separate client in each process"
+                )
+        else:
+            http_client = openai.DefaultAsyncHttpxClient()
+        return ClientTransport(client, url, self.timeout, self.extra_headers, http_client)
 
 
 def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:

@@ -285,7 +285,11 @@ class Serving(ABC):
         return None
 
     async def aclose(self) -> None:
-        """Give connections back; the serving can be used again afterwards."""
+        """Give back what a call has opened; the serving can be used again afterwards.
+
+        Called after each call and run. Our own servings keep their connections for later calls;
+        these are closed once the serving is gone, or at the process's end.
+        """
         await asyncio.sleep(0)
 
 

@@ -33,6 +33,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
@@ -242,7 +243,7 @@ def test_a_refusal_lets_go_of_its_request_at_once(row: dict[str, Any], serves: S
     gc.disable()
     try:
         server = serves(faults=[on(Fault(400, "not this one"), indexes=[1])])
-        error = asyncio.run(refused(serving(server)))
+        error = run_blocking(lambda: refused(serving(server)))
         assert error is not None
         assert error() is None
     finally:

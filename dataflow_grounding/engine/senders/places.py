@@ -48,6 +48,11 @@ class Places:
     def in_flight(self) -> int:
         return sum(endpoint.share.in_flight for endpoint in self.all)
 
+    @property
+    def are_used(self) -> bool:
+        """Whether some call has a request of the serving's in flight."""
+        return any(endpoint.share.serving_load.in_flight for endpoint in self.all)
+
     def let_check_in(self) -> None:
         """Open a place for a check, next to the first request."""
         for endpoint in self.all:
