@@ -63,6 +63,7 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_ThreadsOfCalls())
         self.kept: dict[int, _Kept] = {}  # by the id of its owner
+        self._calls = 0  # that are at work
         self._idle_threads: list[CallThreads] = []
         # a daemon: Python's end doesn't wait for it
         self.thread = threading.Thread(target=self._run, name="dataflow-grounding", daemon=True)
@@ -84,9 +85,11 @@ class LoopThread:
         """Have the block use threads of its own: an earlier call's, where there are idle ones."""
         threads = self._idle_threads.pop() if self._idle_threads else CallThreads()
         _threads.set(threads)
+        self._calls += 1
         try:
             yield threads
         finally:
+            self._calls -= 1
             if len(self._idle_threads) < IDLE_THREADS:
                 self._idle_threads.append(threads)
             else:
@@ -96,13 +99,15 @@ class LoopThread:
         """Close connections at the process's end, without a word."""
         with suppress(Exception):
             asyncio.run_coroutine_threadsafe(self._close_all(), self.loop).result(END_SECONDS)
-        # calls in daemon threads are not waited for
-        self.loop.set_exception_handler(lambda *_: None)
+        self.loop.set_exception_handler(lambda *_: None)  # of calls that are still at work
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(END_SECONDS)
+        if not self.thread.is_alive():
+            self.loop.close()
 
     async def _close_all(self) -> None:
-        while self.kept:
+        # a call in a daemon thread, which nobody waits for, would say that its requests fail
+        while self.kept and not self._calls:
             _, kept = self.kept.popitem()
             await kept.closed()
 
