@@ -14,7 +14,6 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -228,24 +227,16 @@ class Level:
 
 
 class Waiter:
-    """A request that waits for a place; all but `turn` is set with the limiter's lock held."""
+    """A request that waits for a place."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self.turn = self.loop.create_future()  # done when it has a place; set in the loop's thread
+        self.turn = asyncio.get_running_loop().create_future()  # done when it has a place
         self.sent: Sent | None = None  # set once a place was counted for it
         self.has_left = False  # whether it was cancelled while it waited
 
     def let_in(self, sent: Sent) -> None:
-        """Note that it has a place, and wake it; from any thread. A closed loop isn't woken."""
+        """Note that it has a place, and wake it."""
         self.sent = sent
-        if threading.get_ident() == self._thread:  # nearly always the case: then its loop is awake
-            self._wake()
-        elif not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
         if not self.turn.done():  # else it was cancelled, and `acquire` gives its place back
             self.turn.set_result(None)
 
@@ -262,9 +253,6 @@ class Limiter:
         self.serving_loads = WeakValueDictionary[int, ServingLoad]()
         self.has_had_a_run = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
-        # Event loops of several threads share it. It is reentrant, because the one who holds it
-        # lets others in.
-        self.lock = threading.RLock()
 
     @property
     def has_room(self) -> bool:
@@ -272,16 +260,15 @@ class Limiter:
 
     def let_in(self) -> None:
         """Give places to those who wait, as far as there are any, the smallest priority first."""
-        with self.lock:
-            while self.has_room:
-                candidates = [share for share in self.shares if share.waiting and share.may_enter]
-                if not candidates:
-                    return
-                share = min(candidates, key=_next_in_line)
-                waiter = heapq.heappop(share.waiting).waiter
-                if not waiter.has_left:  # one that was cancelled stays in the heap until its turn
-                    # counted here, before the waiter wakes: else another would take its place
-                    waiter.let_in(share.enter())
+        while self.has_room:
+            candidates = [share for share in self.shares if share.waiting and share.may_enter]
+            if not candidates:
+                return
+            share = min(candidates, key=_next_in_line)
+            waiter = heapq.heappop(share.waiting).waiter
+            if not waiter.has_left:  # one that was cancelled stays in the heap until its turn
+                # counted here, before the waiter wakes: else another would take its place
+                waiter.let_in(share.enter())
 
 
 class _InLine(NamedTuple):
@@ -327,8 +314,7 @@ class Share:
         return self.limiter.level.found
 
     def resume(self, found: FoundPlaces) -> None:
-        with self.limiter.lock:
-            self.limiter.level.resume(found)
+        self.limiter.level.resume(found)
 
     @property
     def is_free(self) -> bool:
@@ -349,7 +335,7 @@ class Share:
         return self.limiter.has_room
 
     def enter(self) -> Sent:
-        """Count a request as in flight, and return it. The limiter's lock is held."""
+        """Count a request as in flight, and return it."""
         self._count(1)
         return self.limiter.level.send(self.limiter.in_flight)
 
@@ -365,75 +351,57 @@ class Share:
 
     def take(self) -> Sent | None:
         """Take a place if there is one at once; return the request, for `release`."""
-        with self.limiter.lock:
-            return self.enter() if self.is_free else None
+        return self.enter() if self.is_free else None
 
     async def acquire(self, priority: Any) -> Sent:
         """Wait for a place, the smallest `priority` first; return the request, for `release`."""
-        with self.limiter.lock:
-            sent = self.take()
-            if sent is not None:
-                return sent
-            waiter = self._get_in_line(priority)
+        sent = self.take()
+        if sent is not None:
+            return sent
+        waiter = self._get_in_line(priority)
         try:
             await waiter.turn
         except asyncio.CancelledError:
-            with self.limiter.lock:
-                waiter.has_left = True
-                if waiter.sent is not None:  # it was let in meanwhile: another gets the place
-                    self._count(-1)
-                    self.limiter.let_in()
+            waiter.has_left = True
+            if waiter.sent is not None:  # it was let in meanwhile: another gets the place
+                self._count(-1)
+                self.limiter.let_in()
             raise
         assert waiter.sent is not None
         return waiter.sent
 
     def _get_in_line(self, priority: Any) -> Waiter:
-        """Add a waiter; the limiter's lock is held."""
         limiter = self.limiter
         waiter = Waiter()
         heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
         limiter.shares.add(self)
-        seconds_held = limiter.held_until - time.monotonic()
-        if seconds_held > 0:
-            # Nobody is let in until the hold ends. Then `let_in` is called in the event loops of
-            # all who waited when the hold began. This waiter's loop may not be one of these, so
-            # it is called here as well.
-            waiter.loop.call_later(seconds_held, limiter.let_in)
         # it may be this waiter's turn at once, before that of others
         limiter.let_in()
         return waiter
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for `seconds`; then the loops of all who wait now let others in."""
+        """Let nobody in for `seconds`."""
         limiter = self.limiter
-        with limiter.lock:
-            limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
-            # This loop alone wouldn't do, because it may be closed before the hold ends: a call in
-            # memory has a loop of its own, which ends with the call.
-            loops = {asyncio.get_running_loop()}
-            for share in limiter.shares:
-                loops.update(in_line.waiter.loop for in_line in share.waiting)
-        for loop in loops:
-            with suppress(RuntimeError):  # it is closed: nobody waits there any more
-                loop.call_soon_threadsafe(loop.call_later, seconds, limiter.let_in)
+        limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
+        asyncio.get_running_loop().call_later(seconds, limiter.let_in)
 
     def release(self, sent: Sent, *, refused: bool = False, answered: bool = True) -> None:
         """Give a request's place back, and let the level learn from how the request ended."""
         limiter = self.limiter
-        with limiter.lock:
-            # The level learns first, so that `let_in` below goes by what it has learned.
-            level = limiter.level
-            if refused:
-                level.refused(sent, limiter.in_flight)
-            elif answered:
-                level.answered(sent, are_taken=limiter.in_flight >= level.places)
-            else:
-                level.unanswered(sent)
-            self._count(-1)
-            limiter.let_in()
+        # The level learns first, so that `let_in` below goes by what it has learned.
+        level = limiter.level
+        if refused:
+            level.refused(sent, limiter.in_flight)
+        elif answered:
+            level.answered(sent, are_taken=limiter.in_flight >= level.places)
+        else:
+            level.unanswered(sent)
+        self._count(-1)
+        limiter.let_in()
 
 
 _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint and model
+_lock = threading.Lock()
 
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
@@ -446,7 +414,7 @@ def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = Non
     limiter.level.timeout = serving.timeout
     if shared is not None:  # whether other processes send there, too
         limiter.level.shared = shared
-    with limiter.lock:
+    with _lock:  # calls of several threads may begin at once
         # all shares of one serving count together
         serving_load = limiter.serving_loads.setdefault(id(serving), ServingLoad())
     return Share(limiter, most, serving_load)

@@ -11,11 +11,9 @@ import json
 import math
 import os
 import random
-import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import concerns_all
@@ -33,13 +31,12 @@ FRESH = 600.0
 
 
 class Turns:
-    """Lets the records of a run, and runs in other threads, make checks one by one."""
+    """Lets the records of all runs of the process make checks one by one."""
 
     def __init__(self) -> None:
         # The check that is made now, if any. It is done when the check is. Its result is the error
         # that the check raised, if that concerns all who ask the endpoint, else None.
-        self._under_way: Future[BaseException | None] | None = None
-        self._lock = threading.Lock()
+        self._under_way: asyncio.Future[BaseException | None] | None = None
 
     @property
     def are_taken(self) -> bool:
@@ -54,38 +51,29 @@ class Turns:
         all who ask the endpoint, raises that.
         """
         while is_wanted():
-            my_check: Future[BaseException | None] = Future()
-            with self._lock:
-                if self._under_way is None:
-                    self._under_way = my_check
-                under_way = self._under_way
-            if under_way is my_check:
-                await self._make(my_check, is_wanted, check)
+            if self._under_way is None:
+                await self._make(check)
                 return
             # shielded, so that cancelling this waiter doesn't cancel the other's check
-            error_for_all = await asyncio.shield(asyncio.wrap_future(under_way))
+            error_for_all = await asyncio.shield(self._under_way)
             if error_for_all is not None:
                 # Each waiter raises a copy of its own, because raising adds its traceback.
                 raise copy.copy(error_for_all)
 
-    async def _make(
-        self,
-        my_check: Future[BaseException | None],
-        is_wanted: Callable[[], bool],
-        check: Callable[[], Awaitable[None]],
-    ) -> None:
+    async def _make(self, check: Callable[[], Awaitable[None]]) -> None:
+        under_way: asyncio.Future[BaseException | None]
+        under_way = asyncio.get_running_loop().create_future()
+        self._under_way = under_way
         error_for_all: BaseException | None = None
         try:
-            if is_wanted():  # another thread's check may just have ended
-                await check()
+            await check()
         except BaseException as error:
             if concerns_all(error):
                 error_for_all = error
             raise
         finally:
-            with self._lock:
-                self._under_way = None
-            my_check.set_result(error_for_all)  # those who wait go on
+            self._under_way = None
+            under_way.set_result(error_for_all)  # those who wait go on
 
 
 class Known:

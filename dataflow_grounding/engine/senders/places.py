@@ -151,10 +151,8 @@ class Places:
                 free = [endpoint for endpoint in candidates if endpoint.share.is_free]
                 if free:
                     endpoint = min(free, key=lambda each: each.load)
-                    sent = endpoint.share.take()
-                    if sent is not None:  # else another thread has just taken it
-                        endpoint.taken += 1
-                        return endpoint, sent
+                    endpoint.taken += 1
+                    return endpoint, endpoint.share.enter()
                 await asyncio.sleep(LOOK_SECONDS)
         except BaseException:
             gate.release(through_gate, answered=False)
