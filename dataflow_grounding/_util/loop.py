@@ -1,59 +1,44 @@
 """The event loop of the process, in a thread of its own: all requests are sent there.
 
 It begins when it is first needed, and goes on from call to call, with its connections. A forked
-process begins one of its own.
+process begins one of its own. A process that ends leaves the thread as it is: so nothing complains
+of open connections, which end with the process.
 """
 
 import asyncio
-import atexit
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.threads import NO_THREAD
 
 T = TypeVar("T")
 
-NO_THREAD = (
-    "this machine can't start a thread: give it more memory (ulimit -v) or tasks (ulimit -u)"
-)
-IDLE_THREADS = 4  # calls whose threads are kept for later calls
-END_SECONDS = 1.0  # for closing connections at the process's end
+threads_of_call: ContextVar[ThreadPoolExecutor] = ContextVar("threads_of_call")
+"""Each call has threads of its own. A call that is made in one of them would else wait for a thread
+that waits for such a call.
+"""
 
 
-class CallThreads:
-    """The threads of a call. A call that is made in one of them has others: those of one pool might
-    all wait for calls that need them.
-    """
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
-
-    @property
-    def are_alive(self) -> bool:
-        # until an executor is shut down, no thread of it ends by itself
-        return all(thread.is_alive() for thread in self.executor._threads)
-
-
-_threads: ContextVar[CallThreads] = ContextVar("threads")  # of the present call
+def are_alive(threads: ThreadPoolExecutor) -> bool:
+    """Return whether no thread has ended, as one does for want of memory."""
+    return all(thread.is_alive() for thread in threads._threads)
 
 
 class _ThreadsOfCalls(ThreadPoolExecutor):
-    """The loop's executor, which hands over to the call's."""
+    """The loop's executor: hands over to the call's, while that has all of its threads."""
 
     def submit(self, work: Callable[..., T], /, *arguments: Any, **keywords: Any) -> "Future[T]":
-        of_call = _threads.get(None)
-        if of_call is None:  # a serving is asked outside of any call
+        threads = threads_of_call.get(None)
+        if threads is None or not are_alive(threads):
             return super().submit(work, *arguments, **keywords)
-        return of_call.executor.submit(work, *arguments, **keywords)
+        return threads.submit(work, *arguments, **keywords)
 
 
 class LoopThread:
@@ -63,9 +48,6 @@ class LoopThread:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_ThreadsOfCalls())
         self.kept: dict[int, _Kept] = {}  # by the id of its owner
-        self._calls = 0  # that are at work
-        self._idle_threads: list[CallThreads] = []
-        # a daemon: Python's end doesn't wait for it
         self.thread = threading.Thread(target=self._run, name="dataflow-grounding", daemon=True)
         try:
             self.thread.start()
@@ -73,43 +55,10 @@ class LoopThread:
             raise InputError(NO_THREAD) from None
 
     def _run(self) -> None:
-        is_over = False
-        while not is_over:
-            # A task that raises SystemExit ends `run_forever`, too: who waits for it gets that.
+        while True:
+            # A task that raises SystemExit ends `run_forever`: who waits for it gets that.
             with suppress(BaseException):
                 self.loop.run_forever()
-                is_over = True  # by `end`
-
-    @contextmanager
-    def threads_of_call(self) -> Iterator[CallThreads]:
-        """Have the block use threads of its own: an earlier call's, where there are idle ones."""
-        threads = self._idle_threads.pop() if self._idle_threads else CallThreads()
-        _threads.set(threads)
-        self._calls += 1
-        try:
-            yield threads
-        finally:
-            self._calls -= 1
-            if len(self._idle_threads) < IDLE_THREADS:
-                self._idle_threads.append(threads)
-            else:
-                threads.executor.shutdown(wait=False)
-
-    def end(self) -> None:
-        """Close connections at the process's end, without a word."""
-        if self._calls:  # in daemon threads, which nobody waits for: they end where they are
-            return
-        with suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self._close_all(), self.loop).result(END_SECONDS)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(END_SECONDS)
-        if not self.thread.is_alive():
-            self.loop.close()
-
-    async def _close_all(self) -> None:
-        while self.kept:
-            _, kept = self.kept.popitem()
-            await kept.closed()
 
 
 class _Kept(NamedTuple):
@@ -129,21 +78,10 @@ _of_process: LoopThread | None = None
 def loop_thread() -> LoopThread:
     """Return the process's loop, which begins where it hasn't."""
     global _of_process
-    ours = _of_process
-    if ours is None:
-        with _lock:  # several threads may ask for it at once
-            if _of_process is None:
-                _of_process = LoopThread()
-                atexit.register(_end, _of_process)
-            ours = _of_process
-    return ours
-
-
-def _end(ours: LoopThread) -> None:
-    global _of_process
-    if ours is _of_process:  # else it is the one of a process that this one was forked from
-        _of_process = None
-        ours.end()
+    with _lock:  # several threads may ask for it at once
+        if _of_process is None:
+            _of_process = LoopThread()
+        return _of_process
 
 
 def _forget_in_fork() -> None:
@@ -172,8 +110,9 @@ async def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def kept_open(
     owner: object, make: Callable[[], T], close: Callable[[T], Awaitable[None]] | None = None
 ) -> T:
-    """Return what is kept on the process's loop for an owner. It is closed once the owner is gone,
-    or at the process's end. Called on the loop.
+    """Return what is kept on the process's loop for an owner, and closed once the owner is gone.
+
+    Called on the loop.
     """
     ours = loop_thread()
     if id(owner) not in ours.kept:

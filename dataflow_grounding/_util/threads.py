@@ -26,6 +26,9 @@ LEAVING = "leaving Ray"
 """The name of the thread that ends the connection to a Ray cluster. Where the cluster doesn't
 answer, the thread never ends: the process then leaves without it.
 """
+NO_THREAD = (
+    "this machine can't start a thread: give it more memory (ulimit -v) or tasks (ulimit -u)"
+)
 THREADS = 64  # the most of the pool
 BATCH = 4 * THREADS  # items of `side_by_side` that are worked on before the next are taken
 THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's stack and allocator
@@ -40,10 +43,7 @@ def _threads(process: int) -> "ThreadPool":
     try:
         pool = ThreadPool(_most_threads())
     except (RuntimeError, AttributeError):  # the second is what ThreadPool makes of the first
-        raise InputError(
-            "this machine can't start a thread: give it more memory (ulimit -v) or tasks"
-            " (ulimit -u)"
-        ) from None
+        raise InputError(NO_THREAD) from None
     atexit.register(pool.terminate)  # a pool that is only cleared away may complain
     return pool
 

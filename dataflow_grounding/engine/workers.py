@@ -9,12 +9,12 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped
-from dataflow_grounding._util.loop import LoopThread, loop_thread
+from dataflow_grounding._util.loop import LoopThread, are_alive, loop_thread, threads_of_call
 from dataflow_grounding.engine.plan import Result
 
 T = TypeVar("T")
@@ -242,25 +242,23 @@ class _Call(Generic[T]):
         loop = self._ours.loop
         task = asyncio.current_task()
         assert task is not None
-        is_lost = False
-        timer: asyncio.TimerHandle | None = None
+        threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        threads_of_call.set(threads)
+        timer: asyncio.TimerHandle
 
         def look() -> None:
-            nonlocal is_lost, timer
+            nonlocal timer
             timer = loop.call_later(THREADS_SECONDS, look)
-            if not threads.are_alive:
-                is_lost = True
-                threads.renew()  # what the work does as it ends may need threads
-            if is_lost:
+            if not are_alive(threads):
                 task.cancel()
 
-        with self._ours.threads_of_call() as threads:
-            timer = loop.call_later(THREADS_SECONDS, look)
-            try:
-                return await self._work()
-            except BaseException:
-                if is_lost:
-                    raise MemoryError("a thread ended for want of memory") from None
-                raise
-            finally:
-                timer.cancel()
+        timer = loop.call_later(THREADS_SECONDS, look)
+        try:
+            return await self._work()
+        except BaseException:
+            if not are_alive(threads):
+                raise MemoryError("a thread ended for want of memory") from None
+            raise
+        finally:
+            timer.cancel()
+            threads.shutdown(wait=False)

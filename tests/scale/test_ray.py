@@ -98,7 +98,8 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        # Ray's hooks take signals, which the main thread alone may do: a run adds machines in another
+        self.cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self.address: str = self.cluster.address
         self.there: list[Any] = []
         self.cache, self.store = cache, store
