@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped
-from dataflow_grounding._util.loop import LoopThread, are_alive, loop_thread, threads_of_call
+from dataflow_grounding._util.loop_thread import LoopThread, are_alive, loop_thread, threads_of_call
 from dataflow_grounding.engine.plan import Result
 
 T = TypeVar("T")

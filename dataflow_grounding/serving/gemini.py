@@ -19,7 +19,7 @@ from dataflow_grounding._util.errors import (
     ServerFault,
     SpecError,
 )
-from dataflow_grounding._util.loop import kept_open, on_loop
+from dataflow_grounding._util.loop_thread import kept_open, on_loop
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import JsonObject

@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import (
     SpecError,
     needs_extra,
 )
-from dataflow_grounding._util.loop import kept_open, on_loop
+from dataflow_grounding._util.loop_thread import kept_open, on_loop
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._local_model import Asked, LoadedModel, message_of

@@ -26,7 +26,7 @@ from dataflow_grounding._util.errors import (
     SpecError,
 )
 from dataflow_grounding._util.lazy import load_aside
-from dataflow_grounding._util.loop import kept_open, on_loop
+from dataflow_grounding._util.loop_thread import kept_open, on_loop
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
