@@ -85,12 +85,10 @@ def loop_thread() -> LoopThread:
 
 
 def _forget_in_fork() -> None:
+    """The parent's loop is never cleared away, which would close its connections, too: the thread
+    that has it isn't there any more, and so never lets go of it.
+    """
     global _of_process, _lock
-    if _of_process is not None:
-        import ctypes  # which nothing else needs
-
-        # Never cleared away: that would close connections which are the parent's, too.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_of_process))
     _of_process = None
     _lock = threading.Lock()
 
