@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped
 from dataflow_grounding._util.loop_thread import LoopThread, are_alive, loop_thread, threads_of_call
@@ -154,8 +154,8 @@ async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *signals: signal.Signals) -> T:
-    """Run a coroutine on the process's loop to its end. An interrupt, or one of the `signals`,
-    cancels it, and is raised afterwards.
+    """Run a coroutine on the process's loop to its end. One of the `signals`, or else an interrupt,
+    cancels it, and is raised afterwards; a second interrupt isn't kept waiting.
     """
     ours = loop_thread()
     if threading.current_thread() is ours.thread:
@@ -164,11 +164,18 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *signals: signal.Si
             " await asyncio.to_thread(operator, record)"
         )
     call = _Call(work, ours)
-    # it goes on in the caller's context
-    ours.loop.call_soon_threadsafe(call.begin)
+    ours.loop.call_soon_threadsafe(call.begin)  # in the caller's context
     try:
-        with signals_to(call.interrupt, *(signals or _usual_interrupt())):
-            call.wait()
+        if signals:
+            with signals_to(call.interrupt, *signals):
+                call.wait()
+        else:
+            with signals_to(_raise_interrupt, *_signals_of_own_loop()):
+                call.wait()
+    except BaseException:  # a second interrupt
+        call.interrupt()
+        raise
+    try:
         if call.interrupted_by is not None and not call.has_own_error:
             raise call.interrupted_by
         return call.done.result()
@@ -176,16 +183,20 @@ def run_blocking(work: Callable[[], Coroutine[Any, Any, T]], *signals: signal.Si
         del call  # its error holds this frame
 
 
-def _usual_interrupt() -> list[signal.Signals]:
-    """SIGINT, unless it is ignored, or taken by a handler of the user's own."""
-    handler = signal.getsignal(signal.SIGINT)
+def _raise_interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _signals_of_own_loop() -> list[signal.Signals]:
+    """Return SIGINT where this thread's own loop has taken it, as under `asyncio.run`: that would
+    cancel its task, but is blocked until the work has ended.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return [signal.SIGINT] if handler is signal.default_int_handler else []
-    # Under `asyncio.run`, SIGINT asks this thread's loop to cancel its task. That loop is blocked
-    # until the work has ended, so it would come too late.
-    return [] if handler in (None, signal.SIG_IGN) else [signal.SIGINT]
+        return []
+    is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
+    return [] if is_ignored else [signal.SIGINT]
 
 
 class _Call(Generic[T]):
@@ -213,9 +224,9 @@ class _Call(Generic[T]):
         while not self.done.done():
             try:
                 wait([self.done])
-            except BaseException as error:
-                # not by a signal that is taken: a notebook's way of stopping a cell from outside,
-                # or what the user's own handler of a signal raises
+            except BaseException as error:  # or what a user's own handler of a signal raises
+                if self.interrupted_by is not None:
+                    raise
                 self.interrupt(error)
 
     def interrupt(self, why: BaseException | None = None) -> None:

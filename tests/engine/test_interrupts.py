@@ -9,6 +9,7 @@ import os
 import runpy
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,28 @@ sys.exit()
         stopped = ended(running)
         assert stopped.out == "interrupted\n", stopped
         assert server.count() < 40
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_serving_that_blocks_the_loop(folder: Path) -> None:
+    script = """
+import sys, time
+from dataflow_grounding import PhraseGrounder, Serving
+
+class Blocks(Serving):
+    model, box_format = "blocks", "xyxy_px"
+    async def answer(self, request):
+        print("blocks", flush=True)
+        time.sleep(10_000)
+
+try:
+    PhraseGrounder(Blocks(), check_every=None)(dict(image_path="a.png", expressions=["cup"]))
+except KeyboardInterrupt:
+    print("interrupted")
+sys.exit()
+"""
+    running = Forked([], folder, first=script)
+    assert running.stdout.readline() == "blocks\n"
+    for _ in range(2):
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.2)  # two at once would be one
+    assert ended(running).out == "interrupted\n"
