@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.threads import NO_THREAD
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 threads_of_call: ContextVar[ThreadPoolExecutor] = ContextVar("threads_of_call")
 """Each call has threads of its own. A call that is made in one of them would else wait for a thread
@@ -97,12 +99,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_fork)
 
 
-async def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do the work on the process's loop: connections and locks work in one loop only."""
-    loop = loop_thread().loop
-    if asyncio.get_running_loop() is loop:
-        return await work()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
+def on_loop(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Have a coroutine run on the process's loop: connections and locks work in one loop only."""
+
+    @wraps(work)
+    async def done_there(*arguments: P.args, **keywords: P.kwargs) -> T:
+        loop = loop_thread().loop
+        if asyncio.get_running_loop() is loop:
+            return await work(*arguments, **keywords)
+        done = asyncio.run_coroutine_threadsafe(work(*arguments, **keywords), loop)
+        return await asyncio.wrap_future(done)
+
+    return done_there
 
 
 def kept_open(

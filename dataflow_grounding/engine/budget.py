@@ -6,8 +6,6 @@ What is in flight counts at its worst case, so that no answer can take a run pas
 import asyncio
 import functools
 import re
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,7 +107,7 @@ def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply
 
 
 class Budget:
-    """What a run may send and spend; several threads may share one, under its lock."""
+    """What a run, or all calls of a process, may send and spend."""
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests = max_requests
@@ -119,7 +117,6 @@ class Budget:
         self.in_flight = 0  # answers that are waited for; one may take several requests
         self.spent = 0.0  # USD
         self.reserved = 0.0  # USD that what is in flight costs at the worst
-        self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
         """Wait for room, then count a request as in flight; return the USD reserved for it."""
@@ -128,7 +125,6 @@ class Budget:
         if prices is not None and self.usd is not None:  # else there is no limit to keep to
             # at the ordinary tier's price: the endpoint may serve it there
             worst = prices.cost(worst_case(request, serving))
-        # Polls, because `settle` may be called in another event loop.
         while not self.take(worst):
             await asyncio.sleep(WAIT_SECONDS)
         return worst
@@ -138,20 +134,17 @@ class Budget:
         return own or self.prices
 
     def count_further_request(self) -> None:
-        """Count one more request for an answer that has its cost reserved; blocks its thread."""
-        while not self.take(0.0, answers=0):
-            time.sleep(WAIT_SECONDS)
+        """Count one more request for an answer that has its cost reserved."""
+        self.take(0.0, answers=0)
 
     def take(self, worst: float, answers: int = 1) -> bool:
         """Count a request if there is room now, and return whether there was."""
-        # Looking and taking are one step: between them another could take the same room.
-        with self.lock:
-            if not self._has_room(worst):
-                return False
-            self.sent += 1
-            self.reserved += worst
-            self.in_flight += answers  # 0 for a further request of the same answer
-            return True
+        if not self._has_room(worst):
+            return False
+        self.sent += 1
+        self.reserved += worst
+        self.in_flight += answers  # 0 for a further request of the same answer
+        return True
 
     def _has_room(self, worst: float) -> bool:
         """Return whether there is room now; raises BudgetExceeded where waiting can't help."""
@@ -187,10 +180,9 @@ class Budget:
             cost = prices.cost(usage, tier)
         else:
             cost = 0.0
-        with self.lock:
-            self.in_flight -= 1
-            self.spent += cost
-            if self.in_flight:
-                self.reserved -= reserved
-            else:
-                self.reserved = 0.0  # exactly 0, which sums and differences of floats might not be
+        self.in_flight -= 1
+        self.spent += cost
+        if self.in_flight:
+            self.reserved -= reserved
+        else:
+            self.reserved = 0.0  # exactly 0, which sums and differences of floats might not be

@@ -226,21 +226,6 @@ class Level:
         self._last_sent_before_change = self._sent
 
 
-class Waiter:
-    """A request that waits for a place."""
-
-    def __init__(self) -> None:
-        self.turn = asyncio.get_running_loop().create_future()  # done when it has a place
-        self.sent: Sent | None = None  # set once a place was counted for it
-        self.has_left = False  # whether it was cancelled while it waited
-
-    def let_in(self, sent: Sent) -> None:
-        """Note that it has a place, and wake it."""
-        self.sent = sent
-        if not self.turn.done():  # else it was cancelled, and `acquire` gives its place back
-            self.turn.set_result(None)
-
-
 class Limiter:
     """Lets as many requests be in flight to an endpoint as its level has places."""
 
@@ -265,10 +250,10 @@ class Limiter:
             if not candidates:
                 return
             share = min(candidates, key=_next_in_line)
-            waiter = heapq.heappop(share.waiting).waiter
-            if not waiter.has_left:  # one that was cancelled stays in the heap until its turn
-                # counted here, before the waiter wakes: else another would take its place
-                waiter.let_in(share.enter())
+            turn = heapq.heappop(share.waiting).turn
+            if not turn.done():  # one that was cancelled stays in the heap until its turn
+                # counted here, before the one who waits wakes: else another would take its place
+                turn.set_result(share.enter())
 
 
 class _InLine(NamedTuple):
@@ -276,7 +261,7 @@ class _InLine(NamedTuple):
 
     priority: Any
     order: int
-    waiter: Waiter
+    turn: "asyncio.Future[Sent]"  # done once it has a place
 
 
 def _next_in_line(share: "Share") -> tuple[Any, int]:
@@ -358,26 +343,18 @@ class Share:
         sent = self.take()
         if sent is not None:
             return sent
-        waiter = self._get_in_line(priority)
-        try:
-            await waiter.turn
-        except asyncio.CancelledError:
-            waiter.has_left = True
-            if waiter.sent is not None:  # it was let in meanwhile: another gets the place
-                self._count(-1)
-                self.limiter.let_in()
-            raise
-        assert waiter.sent is not None
-        return waiter.sent
-
-    def _get_in_line(self, priority: Any) -> Waiter:
         limiter = self.limiter
-        waiter = Waiter()
-        heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
+        turn: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), turn))
         limiter.shares.add(self)
-        # it may be this waiter's turn at once, before that of others
-        limiter.let_in()
-        return waiter
+        limiter.let_in()  # it may be its turn at once, before that of others
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was let in meanwhile: another gets the place
+                self._count(-1)
+                limiter.let_in()
+            raise
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for `seconds`."""

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -162,10 +161,8 @@ class GeminiServing(Serving):
     def needs(self) -> list[str]:
         return needs_at(self.service_tier, "vlm.gemini.timeout", self.timeout)
 
+    @on_loop
     async def answer(self, request: Request[Any]) -> Reply:
-        return await on_loop(partial(self._answer, request))
-
-    async def _answer(self, request: Request[Any]) -> Reply:
         # raises EndpointRefused where the package below is missing
         client = kept_open(self, self._open, _close)
         from google.genai import types

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.errors import (
@@ -170,12 +170,9 @@ class LocalServing(Serving):
         sampling = {"temperature": self.temperature, "max_tokens": self.max_output_tokens}
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
+    @on_loop
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the model's reply."""
-        return await on_loop(partial(self._answer, request))
-
-    async def _answer(self, request: Request[Any]) -> Reply:
-        """Requests wait in a queue. The one that holds the queue's `turn`
+        """Return the model's reply. Requests wait in a queue. The one that holds the queue's `turn`
         has the model answer one batch after the other, until it is answered itself. Then the next
         has its turn, and returns at once if one of these batches had it, too.
         """

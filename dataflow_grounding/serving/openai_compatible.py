@@ -228,10 +228,8 @@ class OpenAIServing(Serving):
             identity["extra_body"] = self.extra_body
         return identity
 
+    @on_loop
     async def answer(self, request: Request[Any]) -> Reply:
-        return await on_loop(partial(self._answer, request))
-
-    async def _answer(self, request: Request[Any]) -> Reply:
         # The first two requests find out what the endpoint takes, and the others wait for that.
         found_out = self._found_out
         if not found_out.is_certain:
