@@ -9,12 +9,12 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.threads import NO_THREAD
@@ -49,7 +49,7 @@ class LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_ThreadsOfCalls())
-        self.kept: dict[int, _Kept] = {}  # by the id of its owner
+        self.kept: dict[int, Any] = {}  # by the id of its owner
         self.thread = threading.Thread(target=self._run, name="dataflow-grounding", daemon=True)
         try:
             self.thread.start()
@@ -61,16 +61,6 @@ class LoopThread:
             # A task that raises SystemExit ends `run_forever`: who waits for it gets that.
             with suppress(BaseException):
                 self.loop.run_forever()
-
-
-class _Kept(NamedTuple):
-    thing: Any
-    close: Callable[[Any], Awaitable[None]] | None
-
-    async def closed(self) -> None:
-        if self.close is not None:
-            with suppress(Exception):
-                await self.close(self.thing)
 
 
 _lock = threading.Lock()
@@ -113,21 +103,21 @@ def on_loop(work: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[
     return done_there
 
 
-def kept_open(
-    owner: object, make: Callable[[], T], close: Callable[[T], Awaitable[None]] | None = None
-) -> T:
-    """Return what is kept on the process's loop for an owner, and closed once the owner is gone.
-
-    Called on the loop.
+def kept_open(owner: object, make: Callable[[], T]) -> T:
+    """Return what is kept on the process's loop for an owner. It is closed once the owner is gone,
+    if it has an `aclose`. Called on the loop.
     """
     ours = loop_thread()
     if id(owner) not in ours.kept:
-        ours.kept[id(owner)] = _Kept(make(), close)
+        ours.kept[id(owner)] = make()
         weakref.finalize(owner, _let_go, ours, id(owner)).atexit = False
-    thing: T = ours.kept[id(owner)].thing
+    thing: T = ours.kept[id(owner)]
     return thing
 
 
 def _let_go(ours: LoopThread, owner: int) -> None:
-    if ours is _of_process:
-        asyncio.run_coroutine_threadsafe(ours.kept.pop(owner).closed(), ours.loop)
+    if ours is not _of_process:
+        return
+    aclose = getattr(ours.kept.pop(owner), "aclose", None)
+    if aclose is not None:
+        asyncio.run_coroutine_threadsafe(aclose(), ours.loop)

@@ -164,7 +164,7 @@ class GeminiServing(Serving):
     @on_loop
     async def answer(self, request: Request[Any]) -> Reply:
         # raises EndpointRefused where the package below is missing
-        client = kept_open(self, self._open, _close)
+        client = kept_open(self, self._open)
         from google.genai import types
 
         contents = [await _content(message) for message in request.messages]
@@ -192,7 +192,7 @@ class GeminiServing(Serving):
         from google.genai import errors
 
         try:
-            return await client.aio.models.generate_content(
+            return await client.models.generate_content(
                 model=self.model,
                 contents=task,  # the client wants some; those of the body replace them
                 config=config,
@@ -258,11 +258,7 @@ class GeminiServing(Serving):
             # A redirect would take key and picture to another host.
             async_client_args={"allow_redirects": False},
         )
-        return genai.Client(api_key=self._api_key, vertexai=False, http_options=options)
-
-
-async def _close(client: Any) -> None:
-    await client.aio.aclose()
+        return genai.Client(api_key=self._api_key, vertexai=False, http_options=options).aio
 
 
 def _split_version(url: str) -> tuple[str, str]:

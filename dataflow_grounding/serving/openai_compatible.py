@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from operator import methodcaller
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -327,7 +326,7 @@ class OpenAIServing(Serving):
             await load_aside("aiohttp")
         # of this request alone, in addition to those that the transport sends with each
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
-        transport = kept_open(self, self._open, methodcaller("aclose"))
+        transport = kept_open(self, self._open)
         status, headers, data = await transport.post(body, own_headers)
         if status != 200:
             raise self._error_of(status, headers, data)
