@@ -499,11 +499,12 @@ class Expression(Annotation):
 
 def _instance(item: Any, where: str) -> Instance:
     """Read a box of an expression; `bbox_score`, as TAO's format calls it, is its score."""
+    if isinstance(item, Mapping) and "bbox_score" in item:
+        item = {**item}
+        score = item.pop("bbox_score")
+        if item.get("score") is None:
+            item["score"] = score
     instance = Instance.from_json(item, where)
-    if "bbox_score" in item:
-        instance = instance.without("bbox_score")
-        if instance.score is None:
-            instance.score = _number(item["bbox_score"])
     if "score" not in instance.keys:
         instance.keys = (*instance.keys, "score")
     return instance

@@ -194,6 +194,7 @@ SCORES: dict[str, tuple[dict[str, Any], Any]] = {
     "both": ({"bbox_score": 0.1, "score": 0.5}, 0.5),
     "zero": ({"bbox_score": 0.1, "score": 0}, 0),
     "score null": ({"bbox_score": 0.1, "score": None}, 0.1),
+    "no number": ({"bbox_score": "high"}, "high"),
     "none": ({}, None),
 }
 
