@@ -25,6 +25,7 @@ BUSY_SECONDS = 60.0
 FIRST_PAUSE = 0.25  # seconds before it is tried again; each further pause is twice as long
 LONGEST_PAUSE = 4.0
 CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
+LOOK_SECONDS = 0.2  # between two looks of a waiting thread whether it is interrupted
 THREADS_SECONDS = 1.0  # between two looks whether the threads of a call live
 
 
@@ -223,7 +224,8 @@ class _Call(Generic[T]):
     def wait(self) -> None:
         while not self.done.done():
             try:
-                wait([self.done])
+                # Ray's way of cancelling, `_thread.interrupt_main`, wakes no thread that waits.
+                wait([self.done], LOOK_SECONDS)
             except BaseException as error:  # or what a user's own handler of a signal raises
                 if self.interrupted_by is not None:
                     raise
