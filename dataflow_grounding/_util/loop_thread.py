@@ -34,11 +34,11 @@ def are_alive(threads: ThreadPoolExecutor) -> bool:
 
 
 class _ThreadsOfCalls(ThreadPoolExecutor):
-    """The loop's executor: hands over to the call's, while that has all of its threads."""
+    """The loop's executor: hands over to the call's."""
 
     def submit(self, work: Callable[..., T], /, *arguments: Any, **keywords: Any) -> "Future[T]":
         threads = threads_of_call.get(None)
-        if threads is None or not are_alive(threads):
+        if threads is None:
             return super().submit(work, *arguments, **keywords)
         return threads.submit(work, *arguments, **keywords)
 

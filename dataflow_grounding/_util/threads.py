@@ -1,20 +1,18 @@
-"""Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to; and for a turn.
+"""Threads that wait for stores (s3://, gs://, hf://), so that nobody else has to.
 
 A process has one pool of them, made when it is first needed. What it is made of is imported then:
 every command imports this module, and few wait for a store.
 """
 
 import atexit
-import copy
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow_grounding._util.errors import GroundingError, InputError, concerns_all
+from dataflow_grounding._util.errors import InputError
 
 if TYPE_CHECKING:
     from multiprocessing.pool import ThreadPool
@@ -91,29 +89,3 @@ def side_by_side(
                 yield from in_threads(work, batch)
             else:
                 yield from map_here(work, batch)
-
-
-class Turn:
-    """Lets one thread at a time do a piece of work that several threads need."""
-
-    def __init__(self) -> None:
-        # reentrant: what is done may call what takes the turn itself
-        self._lock = threading.RLock()
-        self._failures = 0
-        self._error: GroundingError | None = None
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for the turn; raise a copy of the error of a thread that failed meanwhile."""
-        failures_before = self._failures
-        with self._lock:
-            # Else each thread that waited would try, and wait for an endpoint that is down.
-            if self._failures != failures_before and self._error is not None:
-                raise copy.copy(self._error) from None
-            try:
-                yield
-            except GroundingError as error:
-                if concerns_all(error):
-                    self._failures += 1
-                    self._error = error
-                raise

@@ -18,6 +18,7 @@ from dataflow_grounding.cli.arguments import (
 )
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.jobs.diagnosis import (
     NOT_READABLE,
     endpoint_of,
@@ -171,7 +172,7 @@ def calibrate_command(
     check_calibratable(serving)
     no_pictures = OwnPictures  # called, it tells of none: there is no run with pictures of its own
     start = RunStart(options, budget_of(options), folder=None, pictures=no_pictures)
-    calibration = calibrate(serving, first_format(serving), start).calibration
+    calibration, _, _ = run_blocking(lambda: calibrate(serving, first_format(serving), start))
     path = store_calibration(calibration)
     lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]
     if path:

@@ -177,7 +177,7 @@ async def annotated(
     record: Record,
     ask: StepAsk,
     memo: ImageMemo,
-    cancelled: Callable[[], bool] = lambda: True,
+    cancelled: Callable[[], bool],
 ) -> Result:
     """Have the operator annotate the record; again where its pictures were too large."""
     if ask.asking is not None:

@@ -266,7 +266,7 @@ def _prepare(
         else:
             asks = source.may_ask(operator, made_columns)  # None: no record gets to this step
         if asks:
-            asked.update(operator.prepare(start))
+            asked.update(run_blocking(functools.partial(operator.prepare, start)))
         else:
             idle.add(index)
         does_any_record_get_here = asks is not None
@@ -284,7 +284,7 @@ def _prepare(
     will_ask = len(idle) < len(steps)
     if will_ask:
         for operator in unsettled:
-            asked.update(operator.settle(start))
+            asked.update(run_blocking(functools.partial(operator.settle, start)))
         unsettled.clear()
     return asked, idle
 

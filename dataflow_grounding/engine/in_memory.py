@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
-from dataflow_grounding._util.threads import Turn
 from dataflow_grounding.data.dataframes import plain_row
 from dataflow_grounding.data.records import JsonObject, Record, Update
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.loop import DEFAULT_WORKERS, Loop, Taken
 from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
 from dataflow_grounding.engine.plan import (
@@ -29,15 +27,15 @@ from dataflow_grounding.engine.plan import (
 )
 from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import IMAGE_COLUMN, RowsOfImage, identify, pictures_of
-from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.engine.workers import Turns, run_blocking
 from dataflow_grounding.images.display import ShownRecord
 from dataflow_grounding.images.image import find_image, let_go
 from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 
-# by a serving's class, endpoint and model: taken while an operator that asks them is prepared
-_preparing: dict[tuple[type, str, str], Turn] = {}
+# By a serving's class, endpoint and model: calls at once would all calibrate the model, and pay.
+_preparing: dict[tuple[type, str, str], Turns] = {}
 if hasattr(os, "register_at_fork"):
-    # a forked process has no thread that would give a turn back
+    # a forked process has no loop that would end the work
     os.register_at_fork(after_in_child=_preparing.clear)
 
 
@@ -70,19 +68,10 @@ def annotate_all(
     rows = [_read(operator, row, place, rows_of_image) for place, row in enumerate(given)]
     options = current_options.get()
     counter = counter_for_memory(options)
-    loop = _InMemory(operator, rows, until_failure)
-    if any(row.may_ask for row in rows):
-        pending = [row.record for row in rows if row.error is None]
-        pictures = partial(pictures_of, pending, operator.reads().get("image") or IMAGE_COLUMN)
-        start = RunStart(options, counter.budget, folder=None, pictures=pictures)
-        with _turn_of(operator).taken():
-            operator.prepare(start)
-        if operator.serving is not None:
-            # These two options are for runs. Replies of earlier calls, which `options.replies`
-            # keeps, are taken in any case.
-            own_options = replace(options, force_reprocess=False, retry_failed=False)
-            asking = Asking(operator.serving, own_options, counter.budget)
-            loop.askings[id(operator.serving)] = asking
+    pending = [row.record for row in rows if row.error is None]
+    pictures = partial(pictures_of, pending, operator.reads().get("image") or IMAGE_COLUMN)
+    start = RunStart(options, counter.budget, folder=None, pictures=pictures)
+    loop = _InMemory(operator, rows, start, until_failure)
     try:
         # without a file, replies last no longer than the call
         with closing(ReplyLog(options.replies or "")) as loop.store:
@@ -91,17 +80,6 @@ def annotate_all(
         for asking in loop.askings.values():
             counter.add(asking.counts, asking.serving.model)
     return rows
-
-
-def _turn_of(operator: Annotator) -> Turn:
-    """Return a turn: threads that call at once would all calibrate the same model, and pay."""
-    serving = operator.serving
-    if serving is None:
-        return Turn()  # nobody waits, because nothing is asked
-    # The class is part of it: a serving that asks another one of the same name must not wait for
-    # itself.
-    whose = (type(serving), serving.endpoint, serving.model)
-    return _preparing.setdefault(whose, Turn())
 
 
 def _read(
@@ -157,16 +135,23 @@ class _InMemory(Loop):
     """Takes a caller's rows, in order, but those that have failed; an interrupt ends it at once."""
 
     def __init__(
-        self, operator: Annotator, rows: Sequence[RowInMemory], until_failure: bool
+        self,
+        operator: Annotator,
+        rows: Sequence[RowInMemory],
+        start: RunStart,
+        until_failure: bool,
     ) -> None:
         super().__init__([Step(operator, FileStorage(""), numbered=False)])
-        self.memo = ImageMemo(None)
+        self._operator = operator
         self._rows = rows
+        self._start = start
         self._pending = deque(place for place, row in enumerate(rows) if row.error is None)
         self._until_failure = until_failure
         self._has_failed = len(self._pending) < len(rows)
 
     async def execute(self) -> None:
+        if any(row.may_ask for row in self._rows):
+            await self._prepare()
         most_in_flight = sum(asking.places.most for asking in self.askings.values())
         # twice as many: some prepare pictures while others wait for replies
         most_workers = 2 * (most_in_flight or DEFAULT_WORKERS)
@@ -180,6 +165,21 @@ class _InMemory(Loop):
         if self.cancelled:
             raise asyncio.CancelledError
         self._set_marks()
+
+    async def _prepare(self) -> None:
+        prepare = partial(self._operator.prepare, self._start)
+        serving = self._operator.serving
+        if serving is None:
+            await prepare()
+            return
+        # The class is part of it: a serving that asks another one of the same name must not wait
+        # for itself.
+        whose = (type(serving), serving.endpoint, serving.model)
+        await _preparing.setdefault(whose, Turns()).take(lambda: True, prepare)
+        # These two options are for runs. Replies of earlier calls, which `options.replies` keeps,
+        # are taken in any case.
+        options = replace(self._start.options, force_reprocess=False, retry_failed=False)
+        self.askings[id(serving)] = Asking(serving, options, self._start.budget)
 
     async def take(self) -> Taken | None:
         if not self._pending or (self._until_failure and self._has_failed):

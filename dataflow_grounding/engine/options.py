@@ -1,5 +1,6 @@
 """How a run goes: attempts, budget, order, what to ask again."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
@@ -147,6 +148,10 @@ class RunStart:
     folder: str | None  # for what the run finds out; None without files
     pictures: Callable[[], OwnPictures]  # looks at the run's first pictures
     shared: dict[Hashable, Any] = field(default_factory=dict)  # by any key, for all operators
+
+    async def own_pictures(self) -> OwnPictures:
+        """Return what is to be known of the run's pictures, which a thread looks at."""
+        return await asyncio.to_thread(self.pictures)
 
     @property
     def replies(self) -> str | None:

@@ -221,7 +221,7 @@ class Annotator:
         """
         return False
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    async def settle(self, start: RunStart) -> Counter[str]:
         """Find out what it must know of the model, such as the format of the model's boxes.
 
         A run calls it on its operators that may ask, before any of them asks about a record, so
@@ -230,9 +230,9 @@ class Annotator:
         """
         return Counter()
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    async def prepare(self, start: RunStart) -> Counter[str]:
         """Get ready for a run, before its first record; returns counts of requests and tokens."""
-        return self.settle(start)
+        return await self.settle(start)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Return the columns to add to `record`: none here.

@@ -4,6 +4,7 @@ Code that isn't async runs them with `run_blocking`.
 """
 
 import asyncio
+import copy
 import random
 import signal
 import threading
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Generic, NoReturn, TypeVar
 
-from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped
+from dataflow_grounding._util.errors import MachineBusy, PlanError, RunStopped, concerns_all
 from dataflow_grounding._util.loop_thread import LoopThread, are_alive, loop_thread, threads_of_call
 from dataflow_grounding.engine.plan import Result
 
@@ -109,6 +110,52 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
             raise outcome
         results.append(outcome)
     return results
+
+
+class Turns:
+    """Lets all runs of the process do a piece of work one by one, such as a check."""
+
+    def __init__(self) -> None:
+        # The work that is done now, if any. It is done when the work is. Its result is the error
+        # that the work raised, if that concerns all who ask the endpoint, else None.
+        self._under_way: asyncio.Future[BaseException | None] | None = None
+
+    @property
+    def are_taken(self) -> bool:
+        return self._under_way is not None
+
+    async def take(
+        self, is_wanted: Callable[[], bool], work: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Do the work once nobody else does any, if it is still wanted then.
+
+        Raises what `work` raises. If another's work failed meanwhile with an error that concerns
+        all who ask the endpoint, raises that.
+        """
+        while is_wanted():
+            if self._under_way is None:
+                await self._do(work)
+                return
+            # shielded, so that cancelling this waiter doesn't cancel the other's work
+            error_for_all = await asyncio.shield(self._under_way)
+            if error_for_all is not None:
+                # Each waiter raises a copy of its own, because raising adds its traceback.
+                raise copy.copy(error_for_all)
+
+    async def _do(self, work: Callable[[], Awaitable[object]]) -> None:
+        under_way: asyncio.Future[BaseException | None]
+        under_way = asyncio.get_running_loop().create_future()
+        self._under_way = under_way
+        error_for_all: BaseException | None = None
+        try:
+            await work()
+        except BaseException as error:
+            if concerns_all(error):
+                error_for_all = error
+            raise
+        finally:
+            self._under_way = None
+            under_way.set_result(error_for_all)  # those who wait go on
 
 
 @contextmanager

@@ -27,13 +27,12 @@ from dataflow_grounding.data.expressions import check_labels_were_read, read_reg
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
-from dataflow_grounding.engine.annotating import StepAsk, annotated, failure_of
-from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.annotating import RowWork, failure_of
 from dataflow_grounding.engine.keyed_log import store_path
 from dataflow_grounding.engine.limiter import files_left
+from dataflow_grounding.engine.loop import Loop
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.plan import check as check_plan
-from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import find_image, name_at_source, open_image
@@ -112,9 +111,8 @@ def _put_first_questions(run: SpecRun) -> None:
             has_format = step.operator.format_choice is not None
             if is_shipped or has_format or isinstance(step.operator, WholeFile):
                 continue
-            ask = StepAsk(None, ReplyLog(""), step.label, (0,))
-            memo = ImageMemo(log=None, keeps=False)
-            run_blocking(functools.partial(annotated, step.operator, record, ask, memo))
+            # without an `asking`, a question goes no further than into words
+            run_blocking(functools.partial(Loop([step]).results_of_steps, 0, record, RowWork()))
 
 
 def _remarks_on_calibration(run: SpecRun) -> list[str]:

@@ -92,9 +92,9 @@ class BoxChecker(Operator):
         if only_negatives:  # these have no boxes
             self.uncounted = ""
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    async def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took."""
-        return self.format_choice.settle(start)
+        return await self.format_choice.settle(start)
 
     def asks(self, record: Record) -> bool:
         """Whether there are expressions that the judge is asked about."""

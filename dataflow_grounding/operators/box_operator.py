@@ -37,16 +37,16 @@ class BoxWatching(Operator):
     format_choice: FormatChoice | None
     watch: BoxWatch
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    async def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took.
 
         It takes none where no boxes are asked for.
         """
         if not self.format_choice:
             return Counter()
-        return self.format_choice.settle_to_ground(start, self.watch.on_poor)
+        return await self.format_choice.settle_to_ground(start, self.watch.on_poor)
 
-    def prepare(self, start: RunStart) -> Counter[str]:
+    async def prepare(self, start: RunStart) -> Counter[str]:
         """Settle the box format, and begin to watch the run's boxes.
 
         Operators of a run that ask in the same format and form share a watch. Returns how many
@@ -59,7 +59,7 @@ class BoxWatching(Operator):
         form_key = ""  # the usual form
         if self.wording and self.wording.asking:
             form_key = repr(self.wording.asking)
-        self.watch, cost = self.watch.begun(self.serving, self.format_choice, start, form_key)
+        self.watch, cost = await self.watch.begun(self.serving, self.format_choice, start, form_key)
         return cost
 
     def facts(self) -> JsonObject:

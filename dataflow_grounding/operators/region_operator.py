@@ -91,9 +91,9 @@ class RegionOperator(Operator):
     ) -> Update | Partial:
         """Return the columns to add to a record with these regions, of which there may be none."""
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    async def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took."""
-        return self.format_choice.settle(start)
+        return await self.format_choice.settle(start)
 
     def shown(self, image: Image, regions: Sequence[Region]) -> Image:
         """Return the picture to send with these regions: with their marks, if `marks` says so."""

@@ -20,7 +20,6 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import other_stores, store_path
 from dataflow_grounding.engine.loop import Loop
 from dataflow_grounding.engine.options import OwnPictures, RunStart, budget_of
@@ -52,7 +51,6 @@ class Engine:
         self._tasks: set[asyncio.Task[Record]] = set()  # of requests that aren't done yet
         self._budget = budget_of(run.options)
         self._loop = Loop(run.job.steps)
-        self._loop.memo = ImageMemo(log=None)
         others = other_stores(self._folder)
         self._loop.store = ReplyLog(store_path(self._folder), others=others)
         self._askings = self._loop.askings
@@ -185,15 +183,15 @@ class Engine:
             start = RunStart(options, self._budget, folder=None, pictures=OwnPictures)
             if not self._is_settled:
                 for operator in self._run.job.operators:
-                    await asyncio.to_thread(operator.prepare, start)
+                    await operator.prepare(start)
                 self._is_settled = True
             if is_new_shape and size not in self._settled_sizes:
                 of_record = partial(pictures_of, [record], IMAGE_COLUMN)
                 start = replace(start, pictures=of_record)
                 for operator in self._run.job.operators:
-                    if await asyncio.to_thread(operator.settle, start):
+                    if await operator.settle(start):
                         # They are sent otherwise from here on, and watched so.
-                        await asyncio.to_thread(operator.prepare, start)
+                        await operator.prepare(start)
                 self._settled_sizes.add(size)
 
     def _begin_again_after(self, error: errors.GroundingError) -> None:

@@ -52,7 +52,7 @@ class BoxWatch:
         """What the boxes of an operator depend on."""
         return repr(self)
 
-    def begun(
+    async def begun(
         self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
     ) -> "tuple[BoxWatch, Counter[str]]":
         """Settle the box format; return the run's watch, and counts of the requests that it took.
@@ -72,7 +72,7 @@ class BoxWatch:
         # The run gets a watch of its own: `self` holds the operator's settings for all its runs.
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
         watch.poor = self.poor  # so that `on_poor` warns of no pictures a second time
-        counts = choice.settle_to_ground(start, watch.on_poor)
+        counts = await choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
         may_write_another = not serving.exact_boxes and asked.scale != "grid_32"
         if may_write_another:

@@ -34,7 +34,6 @@ from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.reply_log import ReplyLog
-from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
@@ -79,15 +78,16 @@ class Calibrated(NamedTuple):
     counts: Counter[str]
 
 
-def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
+async def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     """Find out in which box format a model answers; stored replies answer first.
 
     The serving's connections are closed afterwards. Raises NoFit, whose message says how to state a
     format, and RunStopped.
     """
-    asker = _Asker(serving, start, start.pictures())
+    own_pictures = await start.own_pictures()
+    asker = _Asker(serving, start, own_pictures)
     try:
-        return _calibrated(asker, stated)
+        return await _calibrated(asker, stated)
     except NoFit:
         if start.replies is None:
             raise
@@ -98,17 +98,17 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     # The stored replies came from another address, because replies are stored without one. This
     # address may answer otherwise, so everything is asked for again, stored or not.
     options = replace(start.options, force_reprocess=True)
-    second_asker = _Asker(serving, replace(start, options=options), start.pictures())
-    calibrated = _calibrated(second_asker, stated)
+    second_asker = _Asker(serving, replace(start, options=options), own_pictures)
+    calibrated = await _calibrated(second_asker, stated)
     return calibrated._replace(counts=asker.asking.counts + calibrated.counts)
 
 
-def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
+async def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
     serving, own_pictures = asker.serving, asker.own_pictures
     max_side = serving.image_limits.max_side
     deciding = Deciding(asker.ask, max_side, own_pictures.sizes)
     try:
-        decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
+        decision = await asker.closing(deciding.decide(stated))
     except NoFit as unclear:
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {advice_to_state()}"
         why += ". If some pictures alone are answered otherwise, leave these out"
@@ -119,7 +119,7 @@ def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
     return Calibrated(_calibration(asker, decision), decision, asker.asking.counts)
 
 
-def shape_of_run(
+async def shape_of_run(
     serving: Serving, box_format: BoxFormat, start: RunStart, size: Size
 ) -> tuple[Shape, Counter[str]]:
     """Find out how a run's elongated pictures of a size are sent; return counts, too.
@@ -130,7 +130,7 @@ def shape_of_run(
         f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
         " requests find out whether to pad them."
     )
-    asker = _Asker(serving, start, replace(start.pictures(), sizes=[size]))
+    asker = _Asker(serving, start, replace(await start.own_pictures(), sizes=[size]))
     max_side = serving.image_limits.max_side
     # the size in which probe pictures are drawn: as elongated, and neither too small nor too large
     drawn = legible(reduced_to(size, max_side), max_side)
@@ -141,7 +141,7 @@ def shape_of_run(
         [picture] = await asker.ask([probe], box_format, padding)
         return picture
 
-    shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, box_format)))
+    shape = await asker.closing(shape_of(ask, size, drawn, box_format))
     if shape.off is None:  # boxes are right so; where they are off, the caller warns
         how = f"padded to {shape.aspect}:1" if shape.aspect else "sent as they are"
         say(f"Pictures as elongated as {size_text(size)} are {how}.")
@@ -160,7 +160,7 @@ class MeasuredFrames(NamedTuple):
     """Of requests and tokens, also where it failed."""
 
 
-def measure_frames_of(
+async def measure_frames_of(
     serving: Serving,
     earlier: Calibration,
     start: RunStart,
@@ -174,8 +174,8 @@ def measure_frames_of(
     """
     asker = _Asker(serving, start, own)
     try:
-        format_with_all_maps, pictures = run_blocking(
-            lambda: asker.closing(add_frames(asker.ask, earlier.format, missing))
+        format_with_all_maps, pictures = await asker.closing(
+            add_frames(asker.ask, earlier.format, missing)
         )
     except (NoFit, EndpointRefused) as failure:
         return MeasuredFrames(None, failure, asker.asking.counts)

@@ -129,7 +129,7 @@ class FormatChoice:
 
     # What is asked
 
-    def settle(self, start: RunStart) -> Counter[str]:
+    async def settle(self, start: RunStart) -> Counter[str]:
         """Calibrate the model if `pending`; return counts of requests and tokens.
 
         The run's folder keeps the result, so that the run is resumed in the same format. Raises
@@ -145,25 +145,27 @@ class FormatChoice:
         may_measure = not self.pending and self._serving.takes_probes
         if may_measure and earlier is not None and earlier.frames:
             # This run's pictures may need other frames than those that were measured.
-            counts = self._measure_missing_frames(start, earlier)
+            counts = await self._measure_missing_frames(start, earlier)
         if self.pending:  # it may have become so just now, if the calibration proved wrong
-            counts = counts + self._calibrate(start, sent_before)
+            counts = counts + await self._calibrate(start, sent_before)
         return counts
 
-    def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
+    async def settle_to_ground(
+        self, start: RunStart, on_poor: Callable[[str], None]
+    ) -> Counter[str]:
         """Settle the format as `settle` does, and find out whether to pad elongated pictures.
 
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
         """
-        counts = self.settle(start)
+        counts = await self.settle(start)
         # Pixels need no check: what they mean is measured in elongated frames, too. Boxes in grid
         # cells aren't checked at all.
         needs_no_check = self.format.scale in ("px", "grid_32")
         if needs_no_check or not self._serving.takes_probes:
             return counts
-        pictures = start.pictures()
+        pictures = await start.own_pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            shape, shape_counts = self._shape_for(size, start)
+            shape, shape_counts = await self._shape_for(size, start)
             counts += shape_counts
             if shape.off is not None:  # boxes are off, and no padding helps
                 on_poor(
@@ -173,7 +175,7 @@ class FormatChoice:
                 )
         return counts
 
-    def _shape_for(self, size: Size, start: RunStart) -> "tuple[Shape, Counter[str]]":
+    async def _shape_for(self, size: Size, start: RunStart) -> "tuple[Shape, Counter[str]]":
         """How pictures as elongated as this are sent; counts of what it took to find out."""
         for tried in self._tried_shapes:
             if tried.covers(size):  # it was found out with a picture of another size
@@ -181,7 +183,7 @@ class FormatChoice:
         # Imported here because it imports Pillow: few runs have elongated pictures.
         from dataflow_grounding.trust.calibrating import shape_of_run
 
-        shape, counts = shape_of_run(self._serving, self.format, start, size)
+        shape, counts = await shape_of_run(self._serving, self.format, start, size)
         self._tried_shapes.append(shape)
         if shape.aspect is not None:  # padding is needed, and helps
             # Without limits of a calibration, only the serving's longest side is a limit so far.
@@ -192,13 +194,15 @@ class FormatChoice:
                 self._narrow(replace(limits, max_tall=shape.aspect))
         return shape, counts
 
-    def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
+    async def _measure_missing_frames(
+        self, start: RunStart, earlier: "Calibration"
+    ) -> Counter[str]:
         """Measure the frames of the run's pictures that the calibration doesn't have."""
         # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import store_calibration
 
-        pictures = start.pictures()
+        pictures = await start.own_pictures()
         missing = _missing_frames(pictures, earlier)
         if not missing:
             return Counter()
@@ -206,7 +210,7 @@ class FormatChoice:
         if not earlier.maps:  # parts of the side mean the same in every size
             what_it_takes = "a request each tells whether they are answered as others are"
         say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
-        measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
+        measured = await measure_frames_of(self._serving, earlier, start, pictures, missing)
         if measured.calibration is not None:
             _warn_of_vague_maps(measured.calibration)
             store_calibration(measured.calibration, start.folder)
@@ -228,7 +232,7 @@ class FormatChoice:
         learnt = self._serving.image_limits.learnt_bytes
         self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)
 
-    def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
+    async def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
         # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
@@ -236,7 +240,7 @@ class FormatChoice:
         serving = self._serving
         say(f"{self.why}: calibrating, with {REQUESTS}.")
         try:
-            calibration, _, counts = calibrate(serving, self.format, start)
+            calibration, _, counts = await calibrate(serving, self.format, start)
         except NoFit as unclear:
             if sent_before:
                 # NoFit is an error in the spec, for a run that has cost nothing yet. This run has

@@ -4,8 +4,6 @@ A run has its own `Known`. Records in memory share one for the whole process, so
 doesn't check the same endpoint again.
 """
 
-import asyncio
-import copy
 import hashlib
 import json
 import math
@@ -13,12 +11,12 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.errors import concerns_all
 from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.engine.workers import Turns
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.trust.kinds import AT_THE_END, PictureKind
 
@@ -28,52 +26,6 @@ if TYPE_CHECKING:
 # Seconds for which a check holds for further calls in this process. A script calls every few
 # seconds, and a check with each of its calls would double what they cost.
 FRESH = 600.0
-
-
-class Turns:
-    """Lets the records of all runs of the process make checks one by one."""
-
-    def __init__(self) -> None:
-        # The check that is made now, if any. It is done when the check is. Its result is the error
-        # that the check raised, if that concerns all who ask the endpoint, else None.
-        self._under_way: asyncio.Future[BaseException | None] | None = None
-
-    @property
-    def are_taken(self) -> bool:
-        return self._under_way is not None
-
-    async def take(
-        self, is_wanted: Callable[[], bool], check: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Make a check once nobody else makes one, if it is still wanted then.
-
-        Raises what `check` raises. If another check failed meanwhile with an error that concerns
-        all who ask the endpoint, raises that.
-        """
-        while is_wanted():
-            if self._under_way is None:
-                await self._make(check)
-                return
-            # shielded, so that cancelling this waiter doesn't cancel the other's check
-            error_for_all = await asyncio.shield(self._under_way)
-            if error_for_all is not None:
-                # Each waiter raises a copy of its own, because raising adds its traceback.
-                raise copy.copy(error_for_all)
-
-    async def _make(self, check: Callable[[], Awaitable[None]]) -> None:
-        under_way: asyncio.Future[BaseException | None]
-        under_way = asyncio.get_running_loop().create_future()
-        self._under_way = under_way
-        error_for_all: BaseException | None = None
-        try:
-            await check()
-        except BaseException as error:
-            if concerns_all(error):
-                error_for_all = error
-            raise
-        finally:
-            self._under_way = None
-            under_way.set_result(error_for_all)  # those who wait go on
 
 
 class Known:

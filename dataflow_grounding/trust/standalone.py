@@ -13,6 +13,7 @@ from dataflow_grounding._util.users_code import call_in_thread
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
+from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
@@ -90,7 +91,9 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
     check_calibratable(serving)
     options = RunOptions()
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-    calibration, _, _ = calibrate_serving(serving, first_format(serving), start)
+    calibration, _, _ = run_blocking(
+        lambda: calibrate_serving(serving, first_format(serving), start)
+    )
     box_format = calibration.format
     of_box_format = {field.name: getattr(box_format, field.name) for field in fields(box_format)}
     return CalibratedFormat(
