@@ -1,10 +1,10 @@
 """One of n parts of an input, worked on by itself; all rows of a picture are in one part."""
 
+import hashlib
 import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from typing import NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
@@ -75,7 +75,7 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     # picture. Each shard counts these for itself. So all rows of one name have to be in the same
     # shard, and the number that a row may state already is taken off.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
-    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1
 
 
@@ -100,3 +100,14 @@ def read_line_numbers(output_path: str) -> "array[int]":
     """Return what `write_line_numbers` wrote next to a file; ValueError if it isn't whole."""
     with open(lines_path(output_path), "rb") as file:
         return array("q", file.read())
+
+
+def digest_of(output_path: str) -> str:
+    """Return a digest of a file of rows and of their line numbers, by which a copy is compared."""
+    digest = hashlib.sha256()
+    for path in (output_path, lines_path(output_path)):
+        if os.path.exists(path):  # no row may have got as far as this step
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()

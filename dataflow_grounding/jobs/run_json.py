@@ -14,7 +14,7 @@ from dataflow_grounding.data.records import JsonObject, read_object
 from dataflow_grounding.data.results_folder import stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
-from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
+from dataflow_grounding.engine.shard import digest_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -137,29 +137,23 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: JsonObject) -> JsonOb
 
 
 def _facts_of_shard(run: SpecRun, summary: Summary | None) -> JsonObject:
-    """Return what `merge` needs to tell whether shards fit together; {} for a run that is none."""
+    """Return what `merge` needs of a finished shard; {} for any other run."""
     shard = run.options.shard
-    if shard is None:
+    if shard is None or summary is None:
         return {}
     paths = [step.storage.output_path for step in run.job.steps]
-    facts: dict[str, object] = {
+    facts: JsonObject = {
         "number": shard.number,
         "of": shard.of,
-        # None where the run didn't finish. They are of all rows of the input: a shard reads all of
-        # them to find its own.
-        "rows_of_all": None,
-        "digest_of_all": None,
+        # of all rows of the input: a shard reads all of them to find its own
+        "rows_of_all": summary.handover.seen,
+        "digest_of_all": summary.handover.digest,
         "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
-        "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
-        "pictures": None,
         "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
+        "requests": summary.requests,
+        "notes": summary.notes,
     }
-    if summary is not None:
-        facts["rows_of_all"] = summary.handover.seen
-        facts["digest_of_all"] = summary.handover.digest
-        checkpoint = run.job.steps[0].storage.checkpoint_folder
-        facts["pictures"] = pictures_of(paths[-1], _image_folders(run), checkpoint)
     return {"shard": facts}
 
 

@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from itertools import chain, pairwise
+from itertools import chain
 from operator import itemgetter
 from typing import IO, TypeAlias
 
@@ -104,7 +104,8 @@ def write_joined(
         writers: list[RowWriter] = []
         for target, paths in files.items():
             writer = open_writers.enter_context(closing(RowWriter(target)))
-            _write_step(writer, paths)
+            for _, line in _in_order(map(_step_lines, paths)):
+                writer.write_line(line)
             writers.append(writer)
         rows = writers[-1].count
         if rows != done:
@@ -120,19 +121,6 @@ def write_joined(
     return [writer.path for writer in with_rows]
 
 
-def _write_step(writer: RowWriter, paths: list[str]) -> None:
-    """Write the rows of a step, of all shards; InputError where two have the same row."""
-    previous_place = 0
-    for place, line in _in_order(map(_step_lines, paths)):
-        if place <= previous_place:  # an equal one: places come in order
-            step = os.path.basename(os.path.dirname(writer.path))
-            raise InputError(
-                f"two shards have line {place} of the input in {step}: run them again, then merge"
-            )
-        writer.write_line(line)
-        previous_place = place
-
-
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
     """Merge by place; lines of the same place come in the order of the parts."""
     return heapq.merge(*parts, key=itemgetter(0))
@@ -143,11 +131,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
     if not os.path.exists(lines_path(path)):  # no row got as far as this step
         return
     with _undamaged(path) as file:
-        places = read_line_numbers(path)
-        # Places begin at 1 and rise.
-        if any(place <= previous for previous, place in pairwise([0, *places])):
-            raise ValueError("the places of its rows are not in order")
-        yield from zip(places, file, strict=True)
+        yield from zip(read_line_numbers(path), file, strict=True)
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
