@@ -31,7 +31,7 @@ from dataflow_grounding.data.classes import (
     split_of,
 )
 from dataflow_grounding.data.records import JsonObject, Update, dump_text, path_of
-from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results import RecordsOf
 from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -368,9 +368,9 @@ def export(
     if has_option(format, "preamble"):
         options["preamble"] = _preamble_of(results, format)
     # All of them: what is rejected in one record of a picture is so in its others, too.
-    records: Any = records_of(results, keep_rejected=True)
+    records: Any = RecordsOf(results, keep_rejected=True)
     if parts:
-        records = {name: records_of(path, keep_rejected=True) for name, path in parts.items()}
+        records = {name: RecordsOf(path, keep_rejected=True) for name, path in parts.items()}
     score_of_class = dict(min_score)
     score_of_other_classes = score_of_class.pop("", None)
     select = Selection(
@@ -408,7 +408,7 @@ def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
     """The list's classes, then others of the parts: so all parts have the same, in one order."""
     classes = ClassList(classes_of(results))
     for path in parts.values():
-        for record in records_of(path, keep_rejected=True):
+        for record in RecordsOf(path, keep_rejected=True):
             classes.add(record)
     return classes.names
 

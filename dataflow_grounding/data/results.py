@@ -9,7 +9,8 @@ from dataflow_grounding.data.rows import read_unbroken_rows
 
 
 class RecordsOf(Iterable[Record]):
-    """The records of RESULTS, which can be gone through more than once.
+    """The records of RESULTS, which can be gone through more than once; what a person rejected is
+    left out, unless `keep_rejected`.
 
     Raises InputError, with file and line, for one that can't be read.
     """
@@ -25,8 +26,3 @@ class RecordsOf(Iterable[Record]):
             record = Record(data, place=line - 1)
             yield record.updated(without_rejected.of(record))
         self.rejected = without_rejected.boxes
-
-
-def records_of(results: str, *, keep_rejected: bool = False) -> RecordsOf:
-    """Return the records of RESULTS; what a person rejected is left out, unless `keep_rejected`."""
-    return RecordsOf(results, keep_rejected=keep_rejected)

@@ -11,7 +11,7 @@ from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.expressions import Expression
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.data.rejected import MISSED, boxes_not_rejected
+from dataflow_grounding.data.rejected import MISSED, boxes_not_rejected, is_missed
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.selection import Selection, verified_boxes
 
@@ -75,7 +75,7 @@ class WholePictures:
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(expressions):
             return UNVERIFIED
-        if record.get(MISSED) or any(map(_is_missed, expressions)):
+        if record.get(MISSED) or any(map(is_missed, expressions)):
             return MISSED_BOX
         return ""
 
@@ -111,14 +111,8 @@ class WholePictures:
         verified: set[tuple[str, Bbox]] = set()
         for expression in expressions:
             phrase = class_key(expression.text)
-            boxes_not_wrong = boxes_not_rejected(expression) or []
+            boxes_not_wrong = boxes_not_rejected(expression)
             not_wrong.update((phrase, box.bbox) for box in boxes_not_wrong)
             for box in verified_boxes(expression, boxes_not_wrong) or []:
                 verified.add((phrase, box.bbox))
         return verified != not_wrong
-
-
-def _is_missed(expression: Expression) -> bool:
-    """Whether a person said that a thing marked absent is there, and nobody drew its box."""
-    is_absent = expression.status == "none" and not expression.instances
-    return is_absent and expression.verified is False and bool(expression.reviewed_by)

@@ -19,7 +19,7 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
 from dataflow_grounding.data.records import JsonObject, Update, dump_text, path_of
-from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results import RecordsOf
 from dataflow_grounding.data.results_folder import image_folders_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
@@ -181,7 +181,7 @@ def split(
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
     pictures = DataSet()
-    for record in records_of(results):
+    for record in RecordsOf(results):
         name, _ = names_of(record, f"record {record.place + 1} of {results}")
         pictures.add(name, path_of(record)).count += 1
     names = list(pictures.pictures)
@@ -250,7 +250,7 @@ def _write_parts(
 ) -> int:
     """Write the parts' files; return how many rejected boxes are left out."""
     # If a record can't be read, no file is left: a writer closed without `commit` leaves none.
-    records = records_of(results)
+    records = RecordsOf(results)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))
     with ExitStack() as stack:

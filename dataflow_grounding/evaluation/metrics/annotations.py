@@ -25,7 +25,7 @@ from dataflow_grounding.data.records import (
     type_name,
 )
 from dataflow_grounding.data.rejected import WithoutRejected, boxes_not_rejected
-from dataflow_grounding.data.results import records_of
+from dataflow_grounding.data.results import RecordsOf
 from dataflow_grounding.data.results_folder import annotations_of
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[JsonObject] | Annotations"
@@ -86,8 +86,7 @@ class Annotations:
             self.states_classes |= phrase.class_name is not None
             if phrase.is_settled:
                 continue
-            left = boxes_not_rejected(phrase) or []  # None where the phrase is rejected
-            self.not_mended += len(left) < len(phrase.instances)
+            self.not_mended += len(boxes_not_rejected(phrase)) < len(phrase.instances)
 
     def settled(self) -> "Annotations":
         """Return a view of these records in which a phrase that no person found right is open."""
@@ -104,7 +103,7 @@ class Annotations:
         for phrase in phrases if self._only_settled else ():
             if phrase.is_settled:
                 # A confirmed phrase may still have single boxes that were rejected.
-                phrase.instances = boxes_not_rejected(phrase) or []
+                phrase.instances = boxes_not_rejected(phrase)
             else:
                 # open: nothing is right or wrong for it
                 phrase.instances, phrase.status = [], "pending"
@@ -133,7 +132,7 @@ def read_annotations(
         annotations = Annotations(path, on_disk=True)
         where = f"{annotations_of(path)}, line"
         annotations.classes = classes_of(path)
-        records = records_of(path, keep_rejected=keep_rejected)
+        records = RecordsOf(path, keep_rejected=keep_rejected)
         _read_into(annotations, records, where)
         annotations.rejected = records.rejected
     else:
