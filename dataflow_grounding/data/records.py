@@ -167,57 +167,12 @@ def expression_id(record: "Record", number: int) -> str:
     return f"{record.unique_id}#{number}"
 
 
-def expression_rows(record: "Record", key: str) -> list[dict[str, Any]]:
-    """Return the expressions in a record's column, as new objects of one form.
-
-    Each has `text`, `expression_id` (made of its number where it states none) and `instances`, each
-    of these with `bbox` and `score`; and anything else it states. In the record, an expression may
-    be a text alone. Raises BrokenRow for what can't be read so.
-    """
-    value = record.get(key)
-    if not isinstance(value, (list, tuple)):
-        raise BrokenRow(f"column {key!r} should be a list of expressions, not {type_name(value)}")
-    expressions = []
-    for number, item in enumerate(value):
-        where = f"column {key!r}, expression {number}"
-        expression = {"text": item} if isinstance(item, str) else item
-        text = expression.get("text") if isinstance(expression, dict) else None
-        if not isinstance(text, str) or not text.strip():
-            raise BrokenRow(f"{where}: no 'text' in it")
-        instances = expression.get("instances") or []
-        if not isinstance(instances, (list, tuple)):
-            raise BrokenRow(f"{where}: 'instances' should be a list, not {type_name(instances)}")
-        new_expression = {**expression}
-        if not has_id(expression.get("expression_id")):
-            new_expression["expression_id"] = expression_id(record, number)
-        new_expression["instances"] = [_read_instance(instance, where) for instance in instances]
-        expressions.append(new_expression)
-    return expressions
-
-
 def annotated_column(record: Mapping[str, object]) -> str:
     """Return the first of three columns that says what is in the picture; "" without any."""
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
             return key
     return ""
-
-
-def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    """Return an instance with `bbox` and `score`, of Python's numbers."""
-    instance = item if isinstance(item, dict) else {}
-    bbox = instance.get("bbox")
-    if not is_box(bbox):  # its numbers may be NumPy's
-        bbox = without_numpy(bbox)
-        if not is_box(bbox):
-            raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
-    score = instance.get("score")
-    if score is None:
-        score = instance.get("bbox_score")  # as TAO's format calls it
-    if score is not None:
-        score = without_numpy(score)
-    others = {name: value for name, value in instance.items() if name != "bbox_score"}
-    return {**others, "bbox": bbox, "score": score}
 
 
 def is_box(value: Any) -> bool:

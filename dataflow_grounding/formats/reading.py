@@ -24,12 +24,12 @@ from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import labels_as_stored, without_tag
 from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
+from dataflow_grounding.data.expressions import Expression, Instance, read_expressions
 from dataflow_grounding.data.json_lists import read_json
 from dataflow_grounding.data.records import (
     JsonObject,
     Record,
     Update,
-    expression_rows,
     is_box,
     is_number,
     is_score,
@@ -344,11 +344,8 @@ def check_expression(expression: JsonObject) -> None:
     is_plain_text = isinstance(text, str) and bool(text)
     if is_plain_text and all(map(_is_plain_box, expression.get("instances", ()))):
         return
-    # With any id, so that `expression_rows` needn't make one of the picture's path.
-    alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
-    for read in expression_rows(alone, "expressions"):
-        for instance in read["instances"]:
-            _check_box(instance)
+    for box in Expression.from_json(expression).instances:
+        _check_box(box)
 
 
 def _is_plain_box(instance: Any) -> bool:
@@ -395,8 +392,9 @@ def _completed_expressions(
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     if not isinstance(stated_caption, str):
         stated_caption = ""
-    stated_expressions = expression_rows(record, "expressions")
-    expressions = [*_without_boxes_of_no_area(stated_expressions, passed_over)]
+    stated_expressions = read_expressions(record, "expressions")
+    with_area = _without_boxes_of_no_area(stated_expressions, passed_over)
+    expressions = [expression.to_json() for expression in with_area]
     caption = _set_spans(expressions, stated_caption, passed_over)  # as it came, or cleaned
     for expression in expressions:
         status = "grounded" if expression["instances"] else "none"
@@ -469,33 +467,30 @@ def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) 
 
 
 def _without_boxes_of_no_area(
-    expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
-) -> Iterator[dict[str, Any]]:
+    expressions: Iterable[Expression], passed_over: Counter[str]
+) -> Iterator[Expression]:
     """Yield the expressions; one that loses all of its boxes is left out, too."""
     for expression in expressions:
-        instances = expression["instances"]
-        with_area = []
-        for instance in instances:
-            _check_box(instance)
-            x1, y1, x2, y2 = instance["bbox"]
-            if x1 < x2 and y1 < y2:
-                with_area.append(instance)
-        passed_over["boxes without an area"] += len(instances) - len(with_area)
-        if instances and not with_area:
+        boxes = expression.instances
+        for box in boxes:
+            _check_box(box)
+        expression.instances = [box for box in boxes if area(box.bbox) > 0]
+        passed_over["boxes without an area"] += len(boxes) - len(expression.instances)
+        if boxes and not expression.instances:
             passed_over["phrases left without a box"] += 1
         else:
-            yield {**expression, "instances": with_area}
+            yield expression
 
 
-def _check_box(instance: JsonObject) -> None:
-    x1, y1, x2, y2 = instance["bbox"]
+def _check_box(box: Instance) -> None:
+    x1, y1, x2, y2 = box.bbox
     if x1 > x2 or y1 > y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
-    if _is_less_than_a_pixel(instance["bbox"]):
+    if _is_less_than_a_pixel(box.bbox):
         raise BrokenRow(
             f"the box {[x1, y1, x2, y2]} is less than a pixel: are its numbers shares of the sides?"
         )
-    score = instance["score"]
+    score = box.stated("score")
     if not is_score(score):
         raise BrokenRow(f"the score {score!r} is not between 0 and 1")
 
