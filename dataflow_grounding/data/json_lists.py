@@ -10,6 +10,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import IO, Any
 
@@ -27,9 +28,6 @@ _LIST_BEGINS = -1
 _NO_LIST = -2
 _STARTS = ("start_map", "start_array")
 _MOST_LEVELS = 200  # of lists and objects in each other
-# An escaped backslash, a surrogate pair, and in group 1 the beginning of half of one.
-_ESCAPES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F])", re.DOTALL)
-_LONGEST_ESCAPE = len(rb"\ud83d\ude00")
 
 
 def json_file(path: str) -> IO[str]:
@@ -88,6 +86,15 @@ def items_of(file: IO[str]) -> Iterator[str]:
         raise ValueError
 
 
+def is_coco(path: str) -> bool:
+    """Whether a JSON file is one object with a list of images, which are objects, in it."""
+    with suppress(InputError):  # JSON lines, say
+        for name, number, item in lists_in(path):
+            if name == "images" and number == 0:
+                return isinstance(item, dict)
+    return False
+
+
 def lists_in(path: str) -> Iterator[tuple[str, int, Any]]:
     """Yield the items of the lists in a JSON file's object, as (name, number, item). Of
     {"images": [7], "info": 1} these are:
@@ -103,7 +110,9 @@ def lists_in(path: str) -> Iterator[tuple[str, int, Any]]:
 
     name, number = "", _NO_LIST
     with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
-        events = ijson.basic_parse(_StrictUtf8(file), use_float=True)
+        if file.read(3) != codecs.BOM_UTF8:
+            file.seek(0)
+        events = ijson.basic_parse(file, use_float=True)
         try:
             if next(events)[0] != "start_map":
                 return
@@ -155,26 +164,3 @@ def _value_of(event: str, value: Any, events: Iterator[tuple[str, Any]], levels:
             entry[key] = value
         return entry
     return value
-
-
-class _StrictUtf8:
-    """A JSON file as UTF-8, in which half of a surrogate pair is no JSON, as it is no text."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        encoding = json.detect_encoding(file.read(4))
-        file.seek(0)
-        self._file: Any = (
-            file if encoding == "utf-8" else codecs.EncodedFile(file, "utf-8", encoding)
-        )
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._file.read(size)
-        while b"\\" in data[-_LONGEST_ESCAPE:]:  # an escape isn't cut in two
-            more = self._file.read(1)
-            if not more:
-                break
-            data += more
-        if b"\\ud" in data or b"\\uD" in data:
-            # ijson would make a `?` of one half.
-            data = _ESCAPES.sub(lambda found: b"\\u half" if found[1] else found[0], data)
-        return data

@@ -27,7 +27,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.files import new_file, whole_file, write_bytes
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
-from dataflow_grounding.data.json_lists import items_of, json_file, read_json
+from dataflow_grounding.data.json_lists import is_coco, items_of, json_file, read_json
 from dataflow_grounding.data.records import BROKEN_ROW, JsonObject, dump_line, dump_text, parse_line
 
 FILE_TYPES = ("jsonl", "json", "csv", "tsv", "parquet")
@@ -147,6 +147,9 @@ def _read_json(path: str) -> Iterator[Row]:
             yield _parse_row(items_read, item)
         return
     # `items_of` has raised one of these: the file isn't a list all through.
+    if is_coco(path):  # told before it takes ten times its size in memory
+        first = f"dataflowgrounding import {path} --format coco -o FOLDER"
+        raise InputError(f"{path} is COCO's format: make it records first: {first}")
     data = read_json(path)  # raises where it is no JSON
     holds_several_values = data is None  # or null alone, which is one broken line
     if isinstance(data, dict):

@@ -221,6 +221,7 @@ USELESS: dict[str, tuple[str, bytes, str]] = {
         "';' between its columns: save it with commas",
     ),
     "a JSON text": ("x.json", b'"rows"', "array"),
+    "a COCO file": ("x.json", b'{"info": {}, "images": [{"id": 1}]}', "import .* --format coco"),
     "an empty JSON": ("x.json", b"", "not JSON"),
     "a JSON that is not UTF-8": ("x.json", b'[{"a": "\xff\xfe"}]', "not JSON"),
     "a JSON nested without end": ("x.json", b"[" * 200_000, "nested"),
