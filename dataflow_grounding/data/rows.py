@@ -10,7 +10,6 @@ import filecmp
 import json
 import os
 import shutil
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from importlib.util import find_spec
@@ -161,9 +160,7 @@ def _read_json(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows as JSON lines to a temporary file, which `commit` puts at `path`, in its type.
-    OSError where another process is writing it.
-    """
+    """Writes rows as JSON lines to a temporary file, which `commit` puts at `path`, in its type."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -174,11 +171,8 @@ class RowWriter:
         self.count = 0
 
     def _open_part(self) -> IO[str]:
-        """Open the temporary file, locked if possible."""
-        remove_unfinished(self.path)
-        file: IO[str] = new_file(self._part, "w", encoding="utf-8", newline="\n")
-        _lock(file, self._part)
-        return file
+        # One that a killed process has left is removed before.
+        return new_file(self._part, "w", encoding="utf-8", newline="\n")
 
     def write(self, record: Mapping[str, object]) -> None:
         """Add one row."""
@@ -197,31 +191,29 @@ class RowWriter:
 
         The temporary file is written again as a whole.
         """
-        written_before = f"{self._part}.before"
-        self._file.close()
-        os.replace(self._part, written_before)
-        self._file = self._open_part()
-        try:
-            with open(written_before, encoding="utf-8", newline="\n") as lines:
-                for number, line in enumerate(lines):
-                    new_line = line
-                    if number in numbers:
-                        row = parse_line(line)
-                        new_line = dump_line({**row, **columns_for(row)})
-                    self._file.write(new_line)
-        finally:
-            os.remove(written_before)
+        self._file.flush()
+        # It is read on after the new file has taken its place.
+        with open(self._part, encoding="utf-8", newline="\n") as lines:
+            self._file.close()
+            self._file = self._open_part()
+            for number, line in enumerate(lines):
+                new_line = line
+                if number in numbers:
+                    row = parse_line(line)
+                    new_line = dump_line({**row, **columns_for(row)})
+                self._file.write(new_line)
 
     def commit(self) -> None:
         """Put the file in place, whole and on disk, in the type that its ending names. Raises
-        InputError for rows that the type can't hold.
+        InputError for rows that the type can't hold, OSError where another process has begun to
+        write the file since.
         """
         self._file.flush()
         if self.file_type != "jsonl":
             self._convert()
         os.fsync(self._file.fileno())
         if not _is_at(self._file, self._part):
-            raise _being_written(self._part)
+            raise OSError(errno.EBUSY, "another process is writing it", self._part)
         os.replace(self._part, self.path)
         self._file.close()
 
@@ -262,35 +254,8 @@ def _part_of(path: str) -> str:
 
 
 def remove_unfinished(path: str) -> None:
-    """Remove what a RowWriter of `path` has left, where its process was killed. OSError where
-    another process is writing it.
-    """
-    part = _part_of(path)
-    with suppress(FileNotFoundError):
-        if stat.S_ISREG(os.lstat(part).st_mode):  # no link, folder or pipe
-            # The file is of a run that was killed, or of one at work: that one holds the lock, and
-            # `_lock` raises.
-            with open(part, encoding="utf-8") as leftover:
-                _lock(leftover, part)
-                # Another process may have put its own file there before we had the lock.
-                if not _is_at(leftover, part):
-                    raise _being_written(part)
-                os.unlink(part)
-
-
-def _lock(file: IO[str], path: str) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _being_written(path) from None
-    except OSError:
-        pass  # there are no locks here: the writer asks `_is_at` in the end whose file it is
-
-
-def _being_written(path: str) -> OSError:
-    return OSError(errno.EBUSY, "another process is writing it", path)
+    """Remove what a RowWriter of `path` has left, where its process was killed. Raises OSError."""
+    os.remove(_part_of(path))
 
 
 def _is_at(file: IO[str], path: str) -> bool:

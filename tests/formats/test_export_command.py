@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,6 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.formats import FORMATS, WRITTEN, read, write
 from dataflow_grounding.formats.selection import Selection
 from tests.formats.data import (
@@ -686,11 +684,3 @@ def test_an_import_names_pictures_that_would_share_a_label_file(tmp_path: Path) 
     path = labelled(tmp_path, "coco", pictures)
     said = told("import", path, "--format", "coco", "-o", tmp_path / "out")
     assert ("label file" in said, "1 (a.jpg and a.png)" in said) == (True, True)
-
-
-def test_one_import_at_a_time_is_made_in_a_folder(tmp_path: Path) -> None:
-    there = tmp_path / "back/annotations.jsonl"
-    with closing(RowWriter(str(there))) as first:
-        line = refused("import", tmp_path, "--format", "odvg", "-o", tmp_path / "back")
-        assert line == f"Error: can't write {there}: another process is writing it"
-        first.commit()

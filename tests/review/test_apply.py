@@ -4,7 +4,6 @@ is made up.
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding.data.expressions import Expression
-from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.review._decisions import review_files
 from dataflow_grounding.review._overlay import version_of
 from dataflow_grounding.review._record_view import expressions_of
@@ -475,18 +473,6 @@ def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     assert [(row["text"], row["reviewed_by"]) for row in applied(folder)] == [("a dog", "ann")]
     [decision] = rows_of(folder / "reviews.jsonl")
     assert decision["acts"] == [{"phrase": "a dog", "box": BOXES["A"], "right": True}]
-
-
-def test_a_second_apply_at_the_same_time_touches_nothing(tmp_path: Path) -> None:
-    folder = write(tmp_path, phrase("a dog", "A"))
-    decided(folder, "a#0", judged("A"))
-    with closing(RowWriter(str(folder / "annotations.reviewed.jsonl"))) as first:
-        first.write({"image_id": "of the first"})
-        done = command(["apply", str(folder)])
-        assert (done.code, "another process is writing it" in done.err) == (2, True)
-        first.commit()
-    assert rows_of(folder / "annotations.reviewed.jsonl") == [{"image_id": "of the first"}]
-    assert applied(folder)[0]["verified"] is True
 
 
 def test_why_no_decision_counts_is_told(tmp_path: Path) -> None:
