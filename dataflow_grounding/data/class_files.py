@@ -27,10 +27,7 @@ def read_names(path: str) -> Names:
         return Names(_lines_of(text))
     data = yaml_of(path, text)
     try:
-        names = data["names"]
-        if isinstance(names, dict):  # {"0": "cat", "1": "dog"}
-            by_number = {int(number): name for number, name in names.items()}
-            names = [by_number[number] for number in range(len(by_number))]
+        names = _names_in(data)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise TypeError("names should be texts")
         keypoints = 0
@@ -60,7 +57,9 @@ def read_class_file(path: str) -> Any:
         if ending == ".json":
             classes = _of_json(json.loads(text))
         elif ending in (".yaml", ".yml"):
-            classes = _of_yaml(yaml_of(path, text))
+            data = yaml_of(path, text)
+            is_data_set = isinstance(data, dict) and "names" in data
+            classes = _names_in(data) if is_data_set else data
         else:
             classes = _lines_of(text)
     except InputError as error:
@@ -114,10 +113,12 @@ def _of_json(data: Any) -> Any:
     return data
 
 
-def _of_yaml(data: Any) -> Any:
-    if not isinstance(data, dict) or "names" not in data:
-        return data
-    names = data["names"]  # [person, cup], or {0: person, 1: cup} by number
+def _names_in(data: Any) -> Any:
+    """Return `names` of a data set's YAML: [cat, dog], or {0: cat, 1: dog} in this order."""
+    names = data["names"]
     if isinstance(names, dict):
-        return [names[number] for number in sorted(names, key=int)]
+        by_number = {int(number): name for number, name in names.items()}
+        if sorted(by_number) != [*range(len(by_number))]:
+            raise ValueError("its names should have the numbers 0, 1, 2 ...")
+        return [by_number[number] for number in range(len(by_number))]
     return names

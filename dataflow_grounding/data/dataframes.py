@@ -32,10 +32,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _NOT_UTF8 = "is not UTF-8: save the file as UTF-8 (in Excel: CSV UTF-8), then run this again"
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # a byte that isn't UTF-8, read by `surrogateescape`
 PARQUET_ROWS = 64  # rows that are read at a time; with more, each row takes longer
-# Bytes that rows of a Parquet file which are read together may take: by their mean size, ...
-ROWS_BYTES = 2**26
-# ... and if each of them held the whole dictionary of the largest column.
-REPEATED_BYTES = 2**30
+ROWS_BYTES = 2**26  # that they may take together, by their mean size
 
 
 def plain_row(row: Mapping[Any, Any]) -> Update:
@@ -216,34 +213,11 @@ def encodable(value: Any) -> Any:
 def parquet_rows(path: str, at_once: int) -> Iterator[Update]:
     """Yield the rows of a Parquet file, at most `at_once` of them in memory."""
     with parquet_file(path) as file:
-        batch_size = min(at_once, _rows_that_fit(file.metadata))
-        for batch in file.iter_batches(batch_size=max(1, batch_size)):
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        mean_sizes = [group.total_byte_size // max(1, group.num_rows) for group in groups]
+        rows_that_fit = ROWS_BYTES // max([1, *mean_sizes])
+        for batch in file.iter_batches(batch_size=max(1, min(at_once, rows_that_fit))):
             yield from batch.to_pylist()
-
-
-def _rows_that_fit(metadata: Any) -> int:
-    """Return how many rows may be in memory at once."""
-    # They fit at their mean size. But a Parquet file stores a repeated text once, in a column's
-    # dictionary, and each row in memory has a copy: rows also have to fit if all have the text of
-    # the largest dictionary.
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    largest_mean = 0  # bytes of a row
-    for group in groups:
-        largest_mean = max(largest_mean, group.total_byte_size // max(1, group.num_rows))
-    rows_by_mean = ROWS_BYTES // max(1, largest_mean)
-    rows_by_dictionary = REPEATED_BYTES // max(1, _largest_dictionary(groups))
-    return min(rows_by_mean, rows_by_dictionary)
-
-
-def _largest_dictionary(groups: Iterable[Any]) -> int:
-    """Return the most bytes that a dictionary may have; only its column's size is stated."""
-    most_bytes = 0
-    for group in groups:
-        for number in range(group.num_columns):
-            column = group.column(number)
-            if column.has_dictionary_page:
-                most_bytes = max(most_bytes, column.total_uncompressed_size)
-    return most_bytes
 
 
 @contextmanager
