@@ -215,9 +215,6 @@ class Run(Loop):
                 record = self.source.record(row)
             except RecordError as error:
                 return Taken(place, error, row.line)
-            if self.source.shares_stem(record):
-                # in YOLO and KITTI, both pictures would have one label file
-                self.notes["shared_stem"] += 1
             return Taken(place, record, row.line)
         return None
 

@@ -375,20 +375,6 @@ class Source:
             record.setdefault("source", self.name)
         return record
 
-    def shares_stem(self, record: Record) -> bool:
-        """Return whether an earlier picture has the record's path but for its ending."""
-        path = record.get(self.image_key)
-        states_id = has_id(record.get("image_id"))  # then its label file is named by the id
-        if states_id or not isinstance(path, str):
-            return False
-        # Such a record's id keeps the ending: after `x.jpg`, whose id is `x`, that of `x.png` is
-        # `x.png`. Most ids end in another way, and need no closer look.
-        ending = os.path.splitext(path)[1]
-        if not ending or record.image_id is None or not record.image_id.endswith(ending):
-            return False
-        stem_id = image_id_of(record, self.image_key, self._image_root)
-        return record.image_id == f"{stem_id}{ending}"
-
     def pictures(self) -> OwnPictures:
         """Return what the first pictures are, as `pictures_of` does; the rows are read again."""
         return pictures_of(self._records(), self._first_image_key)

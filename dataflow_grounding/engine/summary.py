@@ -52,11 +52,6 @@ WARNINGS = {
         " they are ambiguous",
     ),
     "bbox_cut": ("box", "cut at the edge of the image"),
-    "shared_stem": (
-        "image",
-        "named as another but for the ending: in YOLO and KITTI both would have one label file, so"
-        " rename it and run the same command again, which asks for nothing that is stored",
-    ),
 }
 """Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
