@@ -96,7 +96,7 @@ class Level:
         return FoundPlaces(self._value_before_probe, self._refused_at)
 
     def resume(self, found: FoundPlaces) -> None:
-        """Go on from what an earlier run, or other processes, found; kept from 1 to `most`."""
+        """Go on from what was found before; kept from 1 to `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
         self._note_change()
@@ -236,7 +236,6 @@ class Limiter:
         self.shares = WeakSet[Share]()  # in which somebody has waited
         # by the id of a serving, for as long as it has shares
         self.serving_loads = WeakValueDictionary[int, ServingLoad]()
-        self.has_had_a_run = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
 
     @property

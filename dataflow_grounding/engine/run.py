@@ -18,7 +18,6 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.concurrency import resumed
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog, other_stores, store_path
 from dataflow_grounding.engine.loop import AFTER_ALL, DEFAULT_WORKERS, Loop, Taken
@@ -91,9 +90,7 @@ class Run(Loop):
         """
         start = time.monotonic()
         try:
-            # with as many requests at once as the folder's last run found the endpoints to take
-            with resumed(self._folder, self._servings()):
-                await self._execute()
+            await self._execute()
         finally:
             self.summary.seconds = time.monotonic() - start
             if self.stopped is not None:

@@ -1,5 +1,5 @@
 """The limits that a user states hold: lines of the table in docs/reliability.md. Those of what is paid
-for are in test_resume.py, that of tries in test_asking.py, `workflow.max_workers` in test_places.py.
+for are in test_resume.py, that of tries in test_asking.py, `workflow.max_workers` in test_several_endpoints.py.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from dataflow_grounding.engine import limiter
+from dataflow_grounding.engine.limiter import FoundPlaces
 from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest, on
 from tests.support import faults
@@ -138,10 +140,9 @@ def test_a_tier_without_a_known_price_costs_in_full_and_is_told(
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
 
 
-def limit_found(place: Workplace) -> list[dict[str, Any]]:
+def limit_found() -> list[FoundPlaces]:
     """How many places each endpoint was found to have, and where it refused."""
-    path = place.results / ".ckpt" / "facts.json"
-    return list(json.loads(path.read_text())["facts"]["places"].values())
+    return [each.level.found for each in limiter._limiters.values()]
 
 
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
@@ -155,9 +156,9 @@ def test_no_room_is_waited_for_and_lowers_no_limit(
     assert done.code == 0, done
     assert all(asks_flex(request) for request in server.requests)
     assert server.count() == 6 + 3
-    (found,) = limit_found(workplace)
-    assert found["refused_at"] is None
-    assert found["places"] >= 8
+    (found,) = limit_found()
+    assert found.refused_at is None
+    assert found.places >= 8
 
 
 def test_a_rate_limit_at_flex_still_lowers_the_limit(
@@ -167,8 +168,8 @@ def test_a_rate_limit_at_flex_still_lowers_the_limit(
     at(workplace, server)
     done = workplace.run(**FLEX)
     assert done.code == 0, done
-    (found,) = limit_found(workplace)
-    assert found["refused_at"] is not None
+    (found,) = limit_found()
+    assert found.refused_at is not None
 
 
 def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
@@ -287,14 +288,14 @@ def test_slow_answers_lower_no_limit_that_was_found(
     workplace.settings |= {"workflow.max_workers": 24, "workflow.steps": ["0"]}
     workplace.many(40)
     assert workplace.run().code == 0
-    (before,) = limit_found(workplace)
-    assert before["places"] > 8
+    (before,) = limit_found()
+    assert before.places > 8
     server.faults = on(faults.hang(), indexes=range(45, 55))
     server.latency = 0.5
     workplace.many(70)
     done = workplace.run(**FLEX, **{"vlm.openai.timeout": 4})
     assert done.code == 0, done
     assert server.abandoned >= 5
-    (after,) = limit_found(workplace)
-    assert after["places"] >= before["places"]
-    assert after["refused_at"] is None
+    (after,) = limit_found()
+    assert after.places >= before.places
+    assert after.refused_at is None
