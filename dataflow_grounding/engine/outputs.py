@@ -3,7 +3,6 @@
 import glob
 import os
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -114,16 +113,13 @@ class Outputs:
 
     def _numbers_in_file(self, code: str, step: int) -> set[int]:
         """Return at which numbers, from 0, a step's file has the rows in doubt."""
-        numbers = set()
-        missing = self._missing[step]
-        for place, marked_step in self.marks[code]:
-            # a file that lacks the rows at places 1 and 3 has the one at place 4 at the number 2
-            missing_before = bisect_left(missing, place)
-            is_missing = missing_before < len(missing) and missing[missing_before] == place
-            was_made_before_doubt = marked_step > step
-            if not is_missing and not was_made_before_doubt:
-                numbers.add(place - missing_before)
-        return numbers
+        # a doubt of a later step came after this file's row was made
+        in_doubt = {place for place, marked_step in self.marks[code] if marked_step <= step}
+        if not in_doubt:
+            return set()
+        missing = set(self._missing[step])
+        written = (place for place in range(self.next) if place not in missing)
+        return {number for number, place in enumerate(written) if place in in_doubt}
 
     def _count(self, outcome: Outcome) -> None:
         for _, error in outcome.failures:
