@@ -24,8 +24,7 @@ from dataflow_grounding.images.files import ImageFacts, read_file
 T = TypeVar("T")
 
 SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
-SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
-READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
+SLOW_IN_A_ROW = 3  # slow readings, after which threads read
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
 _FACTS = ImageFacts.__dataclass_fields__
 # Facts that aren't written, because most pictures have them.
@@ -39,7 +38,6 @@ class ImageMemo:
         self._log = log
         self._keeps = keeps
         self._slow_in_a_row = 0  # readings on the event loop
-        self._for_threads = 0  # how many of the next readings are for threads
 
     async def prepare(
         self, record: Record, key: str, limits: images.ImageLimits | None
@@ -91,10 +89,9 @@ class ImageMemo:
                 self._log.put(_key(file.path), {})
 
     async def of_disk(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns: by the event loop, or threads while the disk is slow."""
+        """Return what `read` returns: by the event loop, or by threads once the disk is slow."""
         # Handing a file to a thread takes longer than reading one from a quick disk.
-        if self._for_threads:
-            self._for_threads -= 1
+        if self._slow_in_a_row >= SLOW_IN_A_ROW:
             return await asyncio.to_thread(read)
         import PIL.Image  # noqa: F401  the first reading's time is not that of its import
 
@@ -102,15 +99,8 @@ class ImageMemo:
         try:
             return read()
         finally:
-            if time.perf_counter() - start > SLOW:
-                self._slow_in_a_row += 1
-            else:
-                self._slow_in_a_row = 0
-            if self._slow_in_a_row >= SLOW_IN_A_ROW:
-                self._for_threads = READ_BY_THREADS
-                # After these, one file is read here again. If that is slow, too, it counts as the
-                # third in a row, and as many more are for threads.
-                self._slow_in_a_row = SLOW_IN_A_ROW - 1
+            is_slow = time.perf_counter() - start > SLOW
+            self._slow_in_a_row = self._slow_in_a_row + 1 if is_slow else 0
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
