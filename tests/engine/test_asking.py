@@ -14,37 +14,23 @@ import numpy
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, Pipeline, Serving
+from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding._util.errors import OperatorFailed, SuspectBoxes, UnreadableReply
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.replies import Note
 from dataflow_grounding.serving import OpenAIServing, Reply, Usage
-from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, CannedAnswers, EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import FaultRule
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support import faults
+from tests.support.answering import Answering
 from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
 from tests.support.takes import Takes
 from tests.support.workplace import Workplace
 
 Read = Callable[[str], Any]
-
-
-class Saying(Serving):
-    """Says one text after the other, the last one for ever."""
-
-    model = "saying"
-
-    def __init__(self, *texts: str | Reply) -> None:
-        self.texts = texts
-        self.asked: list[Request[Any]] = []
-
-    async def answer(self, request: Request[Any]) -> Reply | str:
-        self.asked.append(request)
-        return self.texts[min(len(self.asked), len(self.texts)) - 1]
 
 
 @pytest.fixture
@@ -77,13 +63,13 @@ def raising(error: BaseException) -> Read:
 def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     row: dict[str, Any], read: Read, reply: str, message: str
 ) -> None:
-    serving = Saying(reply)
+    serving = Answering(reply)
     with pytest.raises(UnreadableReply) as caught:
         Question(serving, read)(row)
     error = caught.value
     assert str(error) == message
     assert (error.kind, error.attempts, error.reply) == ("unreadable_reply", 3, reply)
-    assert len(serving.asked) == 3
+    assert len(serving.requests) == 3
 
 
 class Broken(Question):
@@ -93,56 +79,56 @@ class Broken(Question):
 
 def test_an_error_of_ones_own_code_names_file_and_line(row: dict[str, Any]) -> None:
     with pytest.raises(OperatorFailed) as caught:
-        Broken(Saying("x"), x_of)(row)
+        Broken(Answering("x"), x_of)(row)
     assert f'TypeError in mine: can only concatenate str (not "int") to str ({__file__}:' in str(
         caught.value
     )
 
 
 def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> None:
-    serving = Saying('{"x": 1}')
+    serving = Answering('{"x": 1}')
     with pytest.raises(OperatorFailed) as caught:
         Question(serving, lambda reply: (len(json.loads(reply)["x"]), []))(row)
     assert str(caught.value).startswith(
         f"reading the reply raised TypeError: object of type 'int' has no len() ({__file__}:"
     )
     assert caught.value.reply == '{"x": 1}'
-    assert len(serving.asked) == 1
+    assert len(serving.requests) == 1
 
 
 @pytest.mark.parametrize("count", [numpy.int64(3), Decimal(3)])
 def test_tokens_may_be_counted_in_numbers_that_json_has_not(
     tmp_path: Path, row: dict[str, Any], count: Any
 ) -> None:
-    asking = Question(serving := Saying(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
+    asking = Question(serving := Answering(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
     (tmp_path / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
     asking.run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")).step())
     written = (tmp_path / "cache" / "dataflow_cache_step_step1.jsonl").read_text()
     assert written.count('"x": 5') == 2
-    assert len(serving.asked) == 1
+    assert len(serving.requests) == 1
 
 
 def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
     with pytest.raises(UnreadableReply) as caught:
-        Question(Saying("x"), raising(ValueError("no\nroom " * 500)))(row)
+        Question(Answering("x"), raising(ValueError("no\nroom " * 500)))(row)
     assert len(str(caught.value)) < 260
     assert "\n" not in str(caught.value)
 
 
 def test_it_is_asked_again_with_what_was_wrong(row: dict[str, Any]) -> None:
-    serving = Saying("a cup", '{"y": 1}', '{"x": 5}')
+    serving = Answering("a cup", '{"y": 1}', '{"x": 5}')
     assert Question(serving, x_of)(row)["x"] == 5
-    first, second, third = (request.text for request in serving.asked)
+    first, second, third = (request.text for request in serving.requests)
     assert "earlier reply" not in first
     assert "JSONDecodeError" in second
     assert "KeyError: 'x'" in third
 
 
 def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, Any]) -> None:
-    serving = Saying("x")
+    serving = Answering("x")
     with pytest.raises(SuspectBoxes, match="the order"):
         Question(serving, raising(SuspectBoxes("the order")))(row)
-    assert len(serving.asked) == 1
+    assert len(serving.requests) == 1
     with pytest.raises(KeyboardInterrupt):
         Question(serving, raising(KeyboardInterrupt()))(row)
 
@@ -151,12 +137,12 @@ def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, A
 def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
     row: dict[str, Any], answer: Any
 ) -> None:
-    serving = Saying("x")
+    serving = Answering("x")
     with pytest.raises(
         OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"
     ):
         Question(serving, lambda reply: answer)(row)
-    assert len(serving.asked) == 1
+    assert len(serving.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +153,9 @@ def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(
 ) -> None:
     class Alone(Pipeline):
         def forward(self) -> None:
-            Question(Saying('{"x": 5}'), lambda reply: (5, [note, note])).run(self.storage.step())
+            Question(Answering('{"x": 5}'), lambda reply: (5, [note, note])).run(
+                self.storage.step()
+            )
 
     (tmp_path / "in.jsonl").write_text(json.dumps(row))
     alone = Alone()
@@ -192,26 +180,24 @@ def endpoint(times: int | None, **settings: Any) -> LoopbackServer:
     )
 
 
-def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(row: dict[str, Any]) -> None:
-    with endpoint(2) as server:
-        assert Question(OpenAIServing(server.base_url, "loopback"), x_of)(row)["x"] == 5
-        assert temperatures(server) == [0.7, 0.35, 0.2]
-        texts = [request.text for request in server.requests]
-    assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
-
-
 @pytest.mark.parametrize(
     ("usual", "sent"),
     [
+        pytest.param(0.7, [0.7, 0.35, 0.2], id="half as warm each time"),
         pytest.param(0.0, [0.0, 0.2, 0.2], id="at 0 a loop would come again: a little warmer"),
         pytest.param(0.3, [0.3, 0.2, 0.2], id="not below 0.2"),
         pytest.param(None, [None, None, None], id="none is sent where none is set"),
     ],
 )
-def test_how_cool(row: dict[str, Any], usual: float | None, sent: list[float | None]) -> None:
+def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(
+    row: dict[str, Any], usual: float | None, sent: list[float | None]
+) -> None:
     with endpoint(2) as server:
-        Question(OpenAIServing(server.base_url, "loopback", temperature=usual), x_of)(row)
+        serving = OpenAIServing(server.base_url, "loopback", temperature=usual)
+        assert Question(serving, x_of)(row)["x"] == 5
         assert temperatures(server) == sent
+        texts = [request.text for request in server.requests]
+    assert ["cut off at the token limit" in text for text in texts] == [False, True, True]
 
 
 def test_an_unreadable_reply_is_not_asked_for_cooler(row: dict[str, Any]) -> None:

@@ -19,10 +19,9 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import InputError, RequestRefused
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import EchoAnswers, on
 from tests.support import faults
-from tests.support.endpoint import Serves
+from tests.support.endpoint import Serves, serving_of
 
 
 @pytest.fixture
@@ -31,17 +30,21 @@ def rows(tmp_path: Path) -> list[dict[str, Any]]:
     return [{"image_path": str(tmp_path / "a.png"), "expressions": [f"cup {n}"]} for n in range(12)]
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "replies.jsonl"
+
+
 def grounder(recorded: RecordedServing) -> PhraseGrounder:
     return PhraseGrounder(recorded, check_every=None)
 
 
 @pytest.mark.slow
 def test_what_was_recorded_is_played_back_without_the_endpoint(
-    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+    path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
-    path = tmp_path / "replies.jsonl"
     server = serves(faults=on(faults.refusal(), containing="cup 3"))
-    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    serving = serving_of(server, "xyxy_px")
     first = grounder(RecordedServing(path, serving))(rows[:6])
     assert (server.count(), len(first), [place for place, _ in first.failures]) == (6, 5, [3])
     again = grounder(RecordedServing(path, serving))(rows[:8])
@@ -58,11 +61,10 @@ def test_what_was_recorded_is_played_back_without_the_endpoint(
 
 
 def test_a_recording_is_a_log_of_replies(
-    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+    path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
-    path = tmp_path / "replies.jsonl"
     server = serves()
-    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    serving = serving_of(server, "xyxy_px")
     first = grounder(RecordedServing(path, serving))(rows[:3])
     with holding(current_options, RunOptions(replies=str(path))):
         assert PhraseGrounder(serving, check_every=None)(rows[:3]) == first
@@ -70,10 +72,9 @@ def test_a_recording_is_a_log_of_replies(
 
 
 def test_a_recording_of_an_earlier_version_is_played_back(
-    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+    path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
-    path = tmp_path / "replies.jsonl"
-    serving = OpenAIServing(serves().base_url, "loopback", box_format="xyxy_px")
+    serving = serving_of(serves(), "xyxy_px")
     first = grounder(RecordedServing(path, serving))(rows[:3])
     head, *lines = map(json.loads, path.read_text().splitlines())
     written = ("key", "reply", "finish_reason", "usage", "refusal")
@@ -83,12 +84,10 @@ def test_a_recording_of_an_earlier_version_is_played_back(
 
 
 def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
-    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+    path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
-    path = tmp_path / "replies.jsonl"
     own = {"name": "mine", "models": ["loop*"], "order": "yxyx", "scale": 500}
-    server = serves(EchoAnswers("yxyx_500"))
-    serving = OpenAIServing(server.base_url, "loopback", box_format="mine")
+    serving = serving_of(serves(EchoAnswers("yxyx_500")), "mine")
     serving.box_formats = [own]
     first = grounder(RecordedServing(path, serving))(rows[:2])
     assert [record["expressions"][0]["instances"] for record in first] != [[], []]
@@ -97,11 +96,10 @@ def test_boxes_are_read_by_the_users_own_row_when_they_are_played_back_too(
 
 @pytest.mark.slow
 def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(
-    tmp_path: Path, rows: list[dict[str, Any]], serves: Serves
+    path: Path, rows: list[dict[str, Any]], serves: Serves
 ) -> None:
-    path = tmp_path / "replies.jsonl"
     server = serves()
-    serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px")
+    serving = serving_of(server, "xyxy_px")
     first = grounder(RecordedServing(path, serving))(rows[:3])
     path.write_bytes(path.read_bytes()[:-30])
     assert grounder(RecordedServing(path, serving))(rows[:3]) == first
@@ -110,9 +108,8 @@ def test_a_torn_line_is_no_reply_and_the_next_one_is_whole(
 
 
 def test_what_is_not_a_vlm_signs_its_records_when_it_is_played_back_too(
-    tmp_path: Path, rows: list[dict[str, Any]]
+    tmp_path: Path, path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    path = tmp_path / "replies.jsonl"
     first = grounder(RecordedServing(path, EmbeddedServing()))(rows[0])
     played = RecordedServing(path)
     assert grounder(played)(rows[0]) == first

@@ -17,7 +17,7 @@ class Answering(Serving):
     model = "answering"
     takes_probes = False
 
-    def __init__(self, *texts: str, box_format: str = "xyxy_px") -> None:
+    def __init__(self, *texts: str | Reply, box_format: str = "xyxy_px") -> None:
         self.texts = texts
         self.box_format = box_format
         self.requests: list[Request[Any]] = []
@@ -27,6 +27,6 @@ class Answering(Serving):
         """How many texts it has given."""
         return len(self.requests)
 
-    async def answer(self, request: Request[Any]) -> Reply:
+    async def answer(self, request: Request[Any]) -> Reply | str:
         self.requests.append(request)
-        return Reply(self.texts[(self.given - 1) % len(self.texts)])
+        return self.texts[(self.given - 1) % len(self.texts)]
