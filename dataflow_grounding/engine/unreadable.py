@@ -1,4 +1,4 @@
-"""Replies that could not be read: counts by reason, advice, and whether to ask again."""
+"""Replies that could not be read: counts by reason, and advice."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from dataflow_grounding._util.errors import (
     REPLY_CUT_OFF,
     NoCompletion,
     NothingUsable,
-    RecordError,
     TruncatedReply,
     UnreadableReply,
 )
@@ -28,7 +27,6 @@ _TOLERATED_SHARE = 0.02  # of the replies: below this, asking again makes up for
 MOST_UNUSABLE = 30
 """Replies to a task of which none can be read, after which the run stops: each is paid for."""
 _FEWEST_TO_TELL = 3  # unreadable replies: one or two may be chance, however few came
-_LAST_FIRST_REPLIES = 20  # first replies of a task that tell whether one rule refuses most of them
 _EARLY = 10  # first replies of a task in which a rule that refuses many is told of at once
 _EARLY_REFUSED = 5  # of these
 _LONGEST_RULE = 200  # characters of a rule in words
@@ -105,78 +103,40 @@ class UnreadableReplies:
 
 
 class FirstReplies:
-    """The last replies to first tries, by task: whether one rule refuses most of them. Then that is
-    the model's manner, and a second request isn't worth its price.
+    """The first replies to a task that this run has sent for: where one rule refuses many of them,
+    the run says so at once, because each refused question is asked again.
     """
 
     def __init__(self) -> None:
-        # by task, then the request's key: the rule that refused its reply, "" for none
-        self._last_rules: dict[str, dict[str, str]] = {}
-        # by task and rule: whether each of the last second replies could be read
-        self._second_read: dict[tuple[str, str], list[bool]] = {}
-        # Of the first `_EARLY` replies to a task that this run sent for:
-        self._sent: Counter[str] = Counter()  # how many came so far, by task
-        self._refused: dict[str, Counter[str]] = {}  # how many each rule refused, by task and rule
-        self._told_tasks: set[str] = set()
+        self._rules: dict[str, list[str]] = {}  # by task; "" for a reply that is read
 
-    def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to a first try; tell the user once if many are refused."""
-        if error is not None and not isinstance(error, UnreadableReply):
-            return  # a refusal, say, which tells nothing of the model's manner
-        rule = rule_of(error)
-        rule_by_key = self._last_rules.setdefault(request.task, {})
-        rule_by_key[key] = rule  # a dict keeps the order: the last one is at the end
-        if len(rule_by_key) > _LAST_FIRST_REPLIES:
-            oldest = next(iter(rule_by_key))
-            del rule_by_key[oldest]
-        # Stored ones don't count for that: a run that goes on reads only those of failed records,
-        # and all of these are refused.
-        if sent and self._sent[request.task] < _EARLY:
-            self._sent[request.task] += 1
-            if error is not None and rule:
-                self._tell_if_many(request, error, rule)
-
-    def prevails(self, task: str, rule: str) -> bool:
-        """Return whether a rule refuses most first replies, and asking again doesn't help."""
-        were_read = self._second_read.get((task, rule), [])
-        does_asking_again_help = were_read.count(True) > len(were_read) / 2
-        if does_asking_again_help:
-            return False
-        rules = list(self._last_rules.get(task, {}).values())
-        return rules.count(rule) > _LAST_FIRST_REPLIES / 2
-
-    def add_second(self, task: str, rule: str, is_read: bool) -> None:
-        """Note whether the second reply to a question could be read whose first a rule refused."""
-        were_read = self._second_read.setdefault((task, rule), [])
-        were_read.append(is_read)
-        del were_read[:-_LAST_FIRST_REPLIES]  # but the last ones
-
-    def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
-        """Count one more reply that a rule has refused; warn once of a task if there are many."""
-        task = request.task
-        refused = self._refused.setdefault(task, Counter())
-        refused[rule] += 1
-        if refused[rule] < _EARLY_REFUSED or task in self._told_tasks:
+    def add(self, request: Request[Any], error: UnreadableReply | None) -> None:
+        """Note a reply; only those to first tries count."""
+        if request.tries.unread:
             return
-        self._told_tasks.add(task)
+        rules = self._rules.setdefault(request.task, [])
+        if len(rules) >= _EARLY:
+            return
+        rule = rule_of(error)
+        rules.append(rule)
+        if error is None or not rule or rules.count(rule) != _EARLY_REFUSED:
+            return
         count_by_form: dict[str, int] = {}  # only questions about boxes have forms of asking
-        if task == WITH_FORMS:
-            count_by_form[_form_of(request)] = refused[rule]
-        advice = _advice(error.reason, refused[rule], count_by_form)
+        if request.task == WITH_FORMS:
+            count_by_form[_form_of(request)] = _EARLY_REFUSED
+        advice = _advice(error.reason, _EARLY_REFUSED, count_by_form)
         in_words = excerpt(str(error), _LONGEST_RULE).rstrip(".")
         begins = excerpt(error.reply or "", _LONGEST_EXCERPT)
         say(
-            f"Warning: {refused[rule]} of the first {self._sent[task]} replies to {task} were"
+            f"Warning: {_EARLY_REFUSED} of the first {len(rules)} replies to {request.task} were"
             f' refused: {in_words}. One begins "{begins}". What to do: {advice}.'
         )
 
 
-def rule_of(error: RecordError | None) -> str:
+def rule_of(error: UnreadableReply | None) -> str:
     """Return a text that is the same for all replies that one rule has refused; "" for none."""
-    if not isinstance(error, UnreadableReply):
-        return ""
     # A cut-off reply has no rule: asking again may help, as these come by chance.
-    if isinstance(error, TruncatedReply):
+    if error is None or isinstance(error, TruncatedReply):
         return ""
     named = str(error) if error.reason == "other" else error.reason
     return excerpt(named, _LONGEST_RULE)

@@ -1,5 +1,5 @@
-"""Where one rule refuses most first replies, and second ones too, a refused question isn't asked again,
-and the run says early which rule it is.
+"""Where one rule refuses many of the first replies to a task, the run says early which rule it is; each
+refused question is asked again.
 """
 
 from __future__ import annotations
@@ -113,34 +113,16 @@ def runs(tmp_path: Path) -> Runs:
 # --- what it costs
 
 
-COSTS: dict[str, tuple[list[list[str]], int]] = {
-    "exactly half is not most": ([[REFUSED, READ] * 15], 45),
-    "what is cut off is asked for again": ([["cut off"] * 12], 24),
-    "each task has its own rule": ([[REFUSED] * 20, [REFUSED] * 5], 20 + 10 + 5 + 5),
-}
-
-
-@pytest.mark.parametrize(("replies", "requests"), COSTS.values(), ids=COSTS)
-def test_a_refused_one_is_asked_for_again_unless_one_rule_refuses_most(
-    runs: Runs, replies: list[list[str]], requests: int
+def test_each_refused_question_is_asked_again_and_never_by_a_later_run(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number, of_task in enumerate(replies):
-        runs.add(of_task, f"task {number}")
-    assert runs.run() == requests
-
-
-def test_where_second_replies_can_be_read_it_is_always_asked_for_again(runs: Runs) -> None:
-    runs.docile = True
-    runs.add([REFUSED] * 25)
-    assert runs.run() == 50
-    assert runs.failures() == []
-
-
-def test_replies_that_are_always_refused_fail_after_one_try(runs: Runs) -> None:
-    runs.add([REFUSED, REFUSED, READ] * 10)
-    # 11 of the first 16 are refused; the first 10 of these are tried twice
-    assert runs.run() == 30 + 10
-    assert [failure["attempts"] for failure in runs.failures()] == [2] * 10 + [1] * 10
+    runs.add([REFUSED] * 20)
+    assert runs.run() == 40
+    assert {failure["attempts"] for failure in runs.failures()} == {2}
+    assert len(early_lines(capsys.readouterr().err)) == 1
+    runs.add([READ])
+    assert runs.run() == 1
+    assert early_lines(capsys.readouterr().err) == [], "it isn't told of stored ones again"
     assert runs.run() == 0
 
 
@@ -153,47 +135,8 @@ def test_refusals_by_several_rules_are_asked_again_and_counted_by_rule(runs: Run
     assert "98% of replies could not be read as asked (most: red)" in str(runs.summary)
 
 
-def test_a_reader_that_names_no_rule_has_one_by_its_message(runs: Runs) -> None:
-    def read(reply: str) -> tuple[Any, list[Note]]:
-        if reply != READ:
-            message = "it should be yes." if reply == REFUSED else f"{reply} isn't yes."
-            raise UnreadableReply(message)
-        return reply, []
-
-    runs.add([REFUSED] * 20)
-    runs.add([f"reply {number}" for number in range(20)], "another")
-    assert runs.run(read=read) == 20 + 10 + 20 + 20
-
-
-# --- when the rule holds
-
-
-def test_a_model_that_changes_its_manner_is_asked_again(runs: Runs) -> None:
-    runs.add([REFUSED] * 20)
-    runs.add([READ] * 9)
-    runs.add([REFUSED])  # 12 of the last 20
-    runs.add([READ] * 9)
-    runs.add([REFUSED])  # 3 of the last 20
-    assert runs.run() == 40 + 10 + 1
-    assert (runs.sent.count(30), runs.sent.count(40)) == (1, 2)
-
-
-def test_a_run_that_goes_on_knows_the_rule_from_stored_replies(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs.add([REFUSED] * 20)
-    assert runs.run() == 30
-    assert len(early_lines(capsys.readouterr().err)) == 1
-    runs.add([READ])
-    assert runs.run() == 1
-    assert early_lines(capsys.readouterr().err) == [], "it isn't told of stored ones again"
-    runs.add([REFUSED] * 5)
-    assert runs.run() == 5
-    assert runs.run() == 0
-
-
 def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) -> None:
-    """Nothing was given up: the run was killed, or was told to try once."""
+    """The run was killed, or was told to try once."""
     runs.docile = True
     runs.add([REFUSED] * 10)
     assert runs.run(RunOptions(progress=False, max_attempts=1)) == 10
@@ -201,17 +144,15 @@ def test_the_first_replies_of_a_run_that_asked_once_are_asked_again(runs: Runs) 
     assert runs.failures() == []
 
 
-def test_what_is_retried_goes_on_with_its_second_try_and_is_kept(runs: Runs) -> None:
+def test_what_is_retried_is_asked_from_the_first_try_on_and_kept(runs: Runs) -> None:
     runs.add([REFUSED] * 20)
-    assert runs.run() == 30
-    # Of the stored replies that are read now, all are refused: they tell nothing of a further row.
+    assert runs.run() == 40
     runs.docile = True
-    runs.add([REFUSED])
     retrying = RunOptions(progress=False, max_attempts=2, retry_failed=True)
-    assert runs.run(retrying) == 10 * 2 + 10 + 2
+    assert runs.run(retrying) == 40
     assert runs.failures() == []
     assert runs.run() == 0
-    assert runs.failures() == [], "a stored second try counts, though most first ones are refused"
+    assert runs.failures() == []
 
 
 # --- a reader that has become better
@@ -221,24 +162,10 @@ def test_stored_replies_that_an_earlier_reader_refused_are_read_without_a_reques
     runs: Runs,
 ) -> None:
     runs.add([REFUSED] * 20)
-    assert runs.run() == 30
+    assert runs.run() == 40
     assert len(runs.failures()) == 20
     assert runs.run(read=lambda reply: (reply, [])) == 0
     assert runs.failures() == []
-
-
-def test_a_reply_that_another_rule_refuses_is_asked_for_again(runs: Runs) -> None:
-    def read_by_another_rule(reply: str) -> tuple[Any, list[Note]]:
-        if reply != READ:
-            raise UnreadableReply("it isn't yes.", f"rule of {reply}")
-        return reply, []
-
-    runs.add([f"{REFUSED} {number}" for number in range(20)])
-    assert runs.run() == 30
-    runs.docile = True
-    # The stored second replies of ten are read first, and refused by the other rule, too.
-    assert runs.run(read=read_by_another_rule) == 10
-    assert len(runs.failures()) == 10
 
 
 # --- what is said early
