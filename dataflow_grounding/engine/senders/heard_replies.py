@@ -7,30 +7,22 @@ before this one was asked for: ids alone may be the second's, or a worker's name
 import time
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from dataflow_grounding.serving.serving import Reply
 from dataflow_grounding.tasks.request import Request
 
-T = TypeVar("T")
 MOST_REMEMBERED = 4096  # replies: far more than come between two answers to one question
 MOST_OFF = 86_400.0  # seconds by which an endpoint's clock may be wrong, or ours
 EARLIER = 1.0  # seconds between a reply and a request that a cache answers with it, at least
 
 
-class Remembered(Generic[T]):
-    """The last MOST_REMEMBERED values that were set, by key."""
+class _Name(NamedTuple):
+    """By which a reply is known again."""
 
-    def __init__(self) -> None:
-        self._values: OrderedDict[Any, T] = OrderedDict()
-
-    def get(self, key: Any) -> T | None:
-        return self._values.get(key)
-
-    def set(self, key: Any, value: T) -> None:
-        self._values[key] = value
-        if len(self._values) > MOST_REMEMBERED:
-            self._values.popitem(last=False)
+    id: str
+    created: int
+    text: int  # its hash
 
 
 class _First(NamedTuple):
@@ -44,7 +36,7 @@ class HeardReplies:
     """Knows the replies of a cache, by what was heard so far."""
 
     def __init__(self) -> None:
-        self._first = Remembered[_First]()
+        self._first: OrderedDict[_Name, _First] = OrderedDict()  # of the last MOST_REMEMBERED
         self.gateway_marks_kept = False  # whether it says which replies come from its cache
 
     def marked(self, reply: Reply, request: Request[Any], sent_at: float) -> Reply:
@@ -53,7 +45,9 @@ class HeardReplies:
         first = self._first.get(name)
         if first is None:
             pictures = [image.sent_digest for image in request.images]
-            self._first.set(name, _First(time.monotonic(), pictures))
+            self._first[name] = _First(time.monotonic(), pictures)
+            if len(self._first) > MOST_REMEMBERED:
+                self._first.popitem(last=False)
         if reply.kept:
             self.gateway_marks_kept = True
             return reply
@@ -71,5 +65,5 @@ class HeardReplies:
         return first is not None and first.pictures != [each.sent_digest for each in request.images]
 
 
-def _name_of(reply: Reply) -> tuple[str, int, int]:
-    return reply.id, reply.created, hash(reply.text)
+def _name_of(reply: Reply) -> _Name:
+    return _Name(reply.id, reply.created, hash(reply.text))

@@ -34,7 +34,6 @@ class Gateway:
         refuses_seed, refuses_cache: How it refuses a `seed`, and the key `cache`; "" where it takes
             one.
         changed: Changes a completion before it is kept.
-        new_ids: Whether a kept reply is changed again.
     """
 
     upstream: str
@@ -45,7 +44,6 @@ class Gateway:
     refuses_seed: str = ""
     refuses_cache: str = ""
     changed: Callable[[dict[str, Any]], dict[str, Any]] = lambda completion: completion
-    new_ids: bool = False
 
     def __post_init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -99,10 +97,7 @@ class Gateway:
             key = self._key(request)
             if self.keeps and key in self._replies and not wants_none:
                 self.kept += 1
-                kept = self._replies[key]
-                if self.new_ids:
-                    kept = json.dumps(self.changed(json.loads(kept))).encode()
-                return 200, {**self.headers, **self.says}, kept
+                return 200, {**self.headers, **self.says}, self._replies[key]
             question = urllib.request.Request(
                 f"{self.upstream}/chat/completions",
                 sent.encode(),
