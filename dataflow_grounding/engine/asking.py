@@ -19,7 +19,6 @@ from dataflow_grounding.engine.reply_line import is_refused_by_error, read_lines
 from dataflow_grounding.engine.senders.gateway_cache import PastCaches
 from dataflow_grounding.engine.senders.heard_replies import HeardReplies
 from dataflow_grounding.engine.senders.other_models import Answerers
-from dataflow_grounding.engine.senders.outage import Outage
 from dataflow_grounding.engine.senders.paying import Paying
 from dataflow_grounding.engine.senders.picture_limit import PictureLimit, WithinLimit
 from dataflow_grounding.engine.senders.places import Places
@@ -70,9 +69,8 @@ class Asking:
 
         is_shared = options.shard is not None
         self.places = Places(serving, self.traffic, to_endpoint, serving_count, is_shared)
-        self._refusals = Refusals(self.places, self.traffic)
-        self._outage = Outage(self._refusals, self.traffic, self.places)
-        self.silence = Silence(Retry(self._outage, self.traffic), self.traffic)
+        refusals = Refusals(self.places, self.traffic)
+        self.silence = Silence(Retry(refusals, self.traffic, self.places), self.traffic)
         past_caches = PastCaches(self.silence, heard, self.traffic, serving)
         self._stored = StoredReplies(past_caches, serving)
 
@@ -95,8 +93,7 @@ class Asking:
     async def aclose(self) -> None:
         """End plain questions, and what the serving opens for a call, if no other call asks it."""
         self.silence.close()
-        await self._outage.aclose()
-        await self._refusals.aclose()
+        await self.traffic.aclose()
         if not self.places.are_used:
             with suppress(Exception):  # a serving of the user's own may raise anything
                 await self.serving.aclose()

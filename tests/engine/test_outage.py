@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from dataflow_grounding.engine import progress
-from dataflow_grounding.engine.senders import outage, silence
+from dataflow_grounding.engine.senders import retry, silence
 from dataflow_grounding.testing import LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.testing.received import ReceivedRequest
@@ -45,7 +45,7 @@ def is_small(request: ReceivedRequest) -> bool:
 def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "OUTAGE_AFTER", 1.0)
+    monkeypatch.setattr(retry, "OUTAGE_AFTER", 1.0)
     monkeypatch.setattr(silence, "SAID_AFTER", 1.0)
     monkeypatch.setattr(progress, "LINE_EVERY", 0.3)
     workplace.many(20)
@@ -69,7 +69,7 @@ def test_an_outage_costs_no_record_a_try_and_the_progress_line_says_for_how_long
 def test_nothing_that_is_no_answer_costs_a_try(
     workplace: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(retry, "OUTAGE_AFTER", 0.5)
     workplace.many(12)
     rule = on(fault, where=down(14, 2.5))
     with endpoint_of(workplace, faults=rule, latency=0.05) as server:
@@ -81,7 +81,7 @@ def test_nothing_that_is_no_answer_costs_a_try(
 def test_after_an_outage_the_places_are_those_from_before(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(retry, "OUTAGE_AFTER", 0.5)
     workplace.many(80)
     rule = on(faults.server_error(503), where=down(60, 3.0))
     with endpoint_of(workplace, faults=rule, latency=0.2) as server:
@@ -114,7 +114,7 @@ def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
 def test_waiting_for_a_slow_answer_is_no_outage(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.2)
+    monkeypatch.setattr(retry, "OUTAGE_AFTER", 0.2)
     workplace.many(6)
     with endpoint_of(workplace, latency=1.0) as server:
         assert workplace.run().code == 0
@@ -150,7 +150,7 @@ def test_a_wait_that_one_reply_asks_for_stops_no_run_whose_other_requests_are_an
 def test_an_endpoint_that_is_busy_from_the_start_is_waited_for(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "OUTAGE_AFTER", 0.5)
+    monkeypatch.setattr(retry, "OUTAGE_AFTER", 0.5)
     workplace.many(4)
     with endpoint_of(workplace, faults=on(faults.server_error(503), where=down(0, 2.5))):
         assert workplace.run().code == 0
@@ -246,7 +246,7 @@ def test_ten_failed_requests_stop_the_run_and_nothing_is_marked(ten: Workplace) 
 def test_a_minute_of_failed_requests_stops_the_run(
     ten: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "SECONDS_AT_THE_START", 0.3)
+    monkeypatch.setattr(retry, "SECONDS_AT_THE_START", 0.3)
     with endpoint_of(ten, faults=on(DEAD), latency=0.2) as server:
         done = ten.run()
     assert done.code == 4, done
@@ -263,7 +263,7 @@ def test_a_minute_of_failed_requests_stops_the_run(
 def test_a_server_that_is_not_ready_yet_is_waited_for(
     ten: Workplace, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "SECONDS_AT_THE_START", 0.1)
+    monkeypatch.setattr(retry, "SECONDS_AT_THE_START", 0.1)
     rule = on(fault, indexes=range(6))
     with endpoint_of(ten, faults=rule):
         done = ten.run()

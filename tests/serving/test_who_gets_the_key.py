@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 ELSEWHERE = {"LocalServing"}
 """Sends nothing."""
 
-AT_ONCE = "import dataflow_grounding.engine.senders.outage as e; e.UNREACHABLE_TRIES = 1"
+AT_ONCE = "import dataflow_grounding.engine.senders.retry as e; e.UNREACHABLE_TRIES = 1"
 """Who is not trusted is given up at the first try."""
 
 each = pytest.mark.parametrize("kind", KINDS)

@@ -129,7 +129,7 @@ class Places:
                 sent = await endpoint.share.acquire(asked.by.priority)
             else:
                 endpoint, sent = await self._place_at_several(asked, self._gate)
-            is_held = self._traffic.question is not None and not isinstance(asked.by, PlainAsker)
+            is_held = bool(self._traffic.questions) and not isinstance(asked.by, PlainAsker)
             # `may_send` is asked last of all, because it counts what it lets pass as sent
             if not is_held and (sending.may_send is None or sending.may_send()):
                 return endpoint, sent
@@ -137,7 +137,7 @@ class Places:
             if self._gate is not None:
                 self._gate.release(sent, answered=False)
             if is_held:
-                await self._traffic.question_answered()
+                await self._traffic.questions_answered()
             elif sending.before_sending is not None:
                 await sending.before_sending()  # until the check is done
 

@@ -3,11 +3,10 @@
 After REFUSED_IN_A_ROW of them a plain question tells.
 """
 
-import asyncio
-
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.senders.places import Places
+from dataflow_grounding.engine.senders.question import Question
 from dataflow_grounding.engine.senders.sender import Asked, PlainAsker
 from dataflow_grounding.engine.senders.stored import keep_for_cost
 from dataflow_grounding.engine.senders.traffic import Traffic
@@ -25,7 +24,7 @@ class Refusals:
         self._next = sender
         self._traffic = traffic
         self._credit_refused = 0  # in a row
-        self._question: asyncio.Task[errors.EndpointRefused | None] | None = None
+        self._question = Question(traffic, self._why_all_are_refused)
 
     async def send(self, asked: Asked) -> Reply:
         is_plain = isinstance(asked.by, PlainAsker)
@@ -67,17 +66,14 @@ class Refusals:
         ):
             return errors.EndpointRefused(str(error))
         if count >= REFUSED_IN_A_ROW:
-            if self._question is None:  # all who are refused meanwhile wait for the same question
-                self._question = asyncio.ensure_future(self._ask_plainly(asked, error, count))
-                traffic.question = self._question
-            why = await asyncio.shield(self._question)
+            why = await self._question.answer(asked, error, count)
             if why is not None:
                 return why
         if isinstance(error, errors.RequestRefused):
             return error
         return errors.RequestRefused(str(error))
 
-    async def _ask_plainly(
+    async def _why_all_are_refused(
         self, asked: Asked, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.EndpointRefused | None:
         """Ask a plain question; stop the run and return why if it is refused, too."""
@@ -99,17 +95,8 @@ class Refusals:
             # A fault tells nothing. A serving of the user's own may raise anything where it doesn't
             # know such a question.
             pass
-        finally:
-            self._question = None
-            self._traffic.question = None
         self._traffic.forget_refusals()
         return None
-
-    async def aclose(self) -> None:
-        if self._question is not None:
-            question = self._question
-            question.cancel()
-            await asyncio.wait([question])
 
 
 def all_refused(

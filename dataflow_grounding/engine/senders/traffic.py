@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,8 @@ class Traffic:
         self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
         self.in_flight = 0  # requests
         self.waiting_for_rate_limit = 0  # requests
-        # a plain question that tells whether anything else may be sent; None while there is none
-        self.question: asyncio.Task[Any] | None = None
+        # what is just found out: nothing else is sent until it is
+        self.questions = set[asyncio.Task[Any]]()
         self._refused_at: list[float] = []  # when requests were refused since the last answer
 
     def note_answer(self, sent_at: float) -> None:
@@ -67,12 +67,11 @@ class Traffic:
     def forget_refusals(self) -> None:
         self._refused_at.clear()
 
-    async def question_answered(self) -> None:
-        """Wait for the end of the plain question that holds requests back."""
-        if self.question is not None:
-            with suppress(errors.GroundingError):  # those who have asked it heed that
-                await asyncio.shield(self.question)
-            self.check_stopped()
+    async def questions_answered(self) -> None:
+        """Wait until requests may be sent again."""
+        while self.questions:
+            await asyncio.wait(self.questions)  # those who have asked heed what it raises
+        self.check_stopped()
 
     def check_stopped(self) -> None:
         if self.stopped is not None:
@@ -106,6 +105,12 @@ class Traffic:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
+
+    async def aclose(self) -> None:
+        for question in self.questions:
+            question.cancel()
+        if self.questions:
+            await asyncio.wait(self.questions)
 
 
 def longest_wait(options: RunOptions, serving: Serving) -> float:
