@@ -10,7 +10,6 @@ import time
 from collections import Counter
 
 from dataflow_grounding._util import errors
-from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.engine.senders.places import Places
@@ -22,7 +21,6 @@ from dataflow_grounding.serving.serving import Reply
 
 OVERLOADED_TRIES = 10  # tries of one request at a busy endpoint, after which its record fails
 OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which an outage is suspected
-TOLD_AFTER = 15.0  # seconds of rate limits before the first answer, after which that is said
 LONGEST_DATED_WAIT = 10.0**7  # seconds: no date is told for the end of a longer wait
 # Tries after which an endpoint that can't be reached and has never answered is given up.
 UNREACHABLE_TRIES = 3
@@ -45,8 +43,6 @@ class Retry:
         self._unreachable = 0
         self._recovery = Question(traffic, self._recovered)
         self._others_answered = Question(traffic, self._hear_of_others)
-        self._begun_at = time.monotonic()
-        self._has_told_of_waiting = False
 
     async def send(self, asked: Asked) -> Reply:
         traffic = self._traffic
@@ -76,7 +72,6 @@ class Retry:
                 if is_out_of_tries:
                     fault.attempts = tries[fault.kind]
                     raise fault
-            self._tell_of_waiting(fault)
             traffic.waiting_for_rate_limit += int(is_limited)
             try:
                 await traffic.pause(wait, tries.total())
@@ -183,16 +178,6 @@ class Retry:
                         f"{fault}. It asks to wait {duration(wait)}: come back {_time_after(wait)}"
                     )
             await traffic.pause(0.0, 1)
-
-    def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
-        """Say once that there is no answer: nothing else is seen of a run that gets none at all."""
-        if self._has_told_of_waiting or self._traffic.counts["answered"]:
-            return
-        waited = time.monotonic() - self._begun_at
-        # rate limits are usual: they are told only after a while
-        if not isinstance(fault, errors.RateLimited) or waited > TOLD_AFTER:
-            self._has_told_of_waiting = True
-            say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
 
 def _time_after(seconds: float) -> str:
