@@ -8,9 +8,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.serving.serving import Reply
 
-MOST_MODELS = 20  # that are counted by name
 MOST_TOLD = 3  # other models that are told of: more names than that say nothing
-OTHERS = "others"
 ANSWERED_BY = "answered_by "
 """With what the counts of replies by model begin, before the model's name."""
 # What another name of the same model may have: the provider before it, a date, version or variant
@@ -36,7 +34,7 @@ class Answerers:
             name = f"{name or self._asked} (fallback)"
         if not name:
             return
-        self._count(name)
+        self._counts[f"{ANSWERED_BY}{name}"] += 1
         if not is_same_model(name, self._asked):
             self._warn_once(name, address)
 
@@ -49,15 +47,6 @@ class Answerers:
             " count: if they shouldn't, stop the run and switch off the gateway's fallbacks"
             f" (LiteLLM's by disable_fallbacks: true in {setting('vlm.openai.extra_body')})."
         )
-
-    def _count(self, name: str) -> None:
-        """Count by name; names after the first MOST_MODELS together, as "answered_by others"."""
-        key = f"{ANSWERED_BY}{name}"
-        if key not in self._counts:
-            name_count = sum(each.startswith(ANSWERED_BY) for each in self._counts)
-            if name_count >= MOST_MODELS:
-                key = f"{ANSWERED_BY}{OTHERS}"
-        self._counts[key] += 1
 
 
 def is_same_model(one: str, other: str) -> bool:
