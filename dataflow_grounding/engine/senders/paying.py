@@ -37,8 +37,11 @@ class Paying:
         usage: Usage | None = None  # what is billed; None: unknown, so that the worst case counts
         tier = ""
         traffic.check_stopped()
-        with traffic.stopping():
+        try:
             reserved = await self._budget.reserve(request, self._serving)
+        except errors.RunStopped as why:
+            traffic.stop(why)
+            raise
         try:
             traffic.check_stopped()  # once more, because the request may have waited
             traffic.counts["sent"] += 1
