@@ -1,11 +1,9 @@
 """What a spec is made of, YAML files and `key=value` overrides: read, and merged."""
 
 import io
-import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 from omegaconf import OmegaConf
@@ -13,8 +11,10 @@ from omegaconf import OmegaConf
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
-from dataflow_grounding.spec._references import set_at
 from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
+
+Values: TypeAlias = dict[str, Any]
+"""Of a spec, by key: texts, numbers, lists and mappings, as YAML has them."""
 
 _HYDRA = re.compile(r"[+~]*hydra[./=]")  # the beginning of hydra.run.dir=x, +hydra/launcher=x
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
@@ -26,51 +26,45 @@ _TYPED_TEXT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """A spec's file, read: its values, and the same as YAML nodes, which know their lines."""
 
     path: str
-    values: Any
+    values: Values
     root: Any
 
-    def gives_whole(self, key: tuple[str, ...]) -> bool:
-        """Whether it gives a key, by its parts, a whole list or mapping: a file always does."""
-        return True
 
-
-@dataclass(frozen=True)
-class Overrides:
-    """The `key=value` overrides, read."""
-
-    values: Any
-    # the keys, by their parts, that are given a whole list or mapping, not one of its items
-    whole: frozenset[tuple[str, ...]]
-    # `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`
-    of_hydra: Sequence[str]
-
-    def gives_whole(self, key: tuple[str, ...]) -> bool:
-        """Whether one gives the key a whole list or mapping, rather than one of its items."""
-        return key in self.whole
-
-
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """The files of a spec, the later over the earlier, and the overrides over them."""
 
     files: Sequence[File]
-    overrides: Overrides
+    overrides: Sequence[tuple[Sequence[str], object]]  # the parts of a key, and its value
+    of_hydra: Sequence[str]  # `hydra` where overrides set Hydra itself (`hydra.…`)
 
     def place(self, location: Location) -> str:
         """Return where a key of the merged spec is, for a message, as `place_of` does."""
         roots = {file.path: file.root for file in self.files}
-        overrides: Any = OmegaConf.to_container(self.overrides.values)
-        return place_of(roots, overrides, location)
+        return place_of(roots, overridden({}, self.overrides), location)
 
 
 def read_parts(paths: Sequence[str], overrides: Sequence[str]) -> Parts:
     """Read a spec's files and overrides. Raises SpecError, naming what can't be read."""
-    return Parts([_read_yaml(path) for path in paths], _read_overrides(overrides))
+    files = [_read_yaml(path) for path in paths]
+    ours = []
+    of_hydra = []
+    for number, override in enumerate(overrides, 1):
+        if _HYDRA.match(override):
+            of_hydra = ["hydra"]
+            continue
+        # A `+` before a key, as Hydra wants it for a new one, makes no difference.
+        key, equals_sign, value = override.lstrip("+").partition("=")
+        if not equals_sign or not key.strip():
+            # The override isn't shown: it may be an API key whose name was forgotten.
+            raise SpecError(
+                f"override {number} has no '=': write key=value, for instance results_dir=./results"
+            )
+        ours.append((END_OF_PART.split(key.replace("]", "")), _value_of(key, value)))
+    return Parts(files, ours, of_hydra)
 
 
 def _read_yaml(path: str) -> File:
@@ -92,61 +86,16 @@ def _read_yaml(path: str) -> File:
         raise SpecError(f"can't read {path}: {first_line(error)}") from None
     if not OmegaConf.is_dict(values):
         raise SpecError(f"{path} should be a YAML mapping of keys")
-    return File(path, values, root)
+    return File(path, plain(values), root)
 
 
-def _read_overrides(overrides: Sequence[str]) -> Overrides:
-    _refuse_without_key(overrides)
-    ours = []
-    of_hydra = []
-    for override in overrides:
-        if _HYDRA.match(override):
-            of_hydra = ["hydra"]
-        else:
-            # A `+` before a key, as Hydra wants it for a new one, makes no difference.
-            ours.append(_as_typed(override.lstrip("+")))
+def _value_of(key: str, text: str) -> object:
+    """Return the value of an override, which is YAML, or a text as it is typed."""
+    typed = text.strip()
+    if _TYPED_TEXT.match(typed):  # in `results_dir=set #1` there is no comment
+        return typed
     try:
-        values = OmegaConf.from_dotlist(ours)
-    except Exception as error:
-        for override in ours:  # one by one, to name the key
-            _refuse_if_unreadable(override)
-        # Each can be read alone, and not all together: `a=[1]` and `a.b=2`.
-        raise SpecError(f"can't read the overrides: {first_line(error)}") from None
-    return Overrides(values, _keys_given_whole(ours), of_hydra)
-
-
-def _refuse_without_key(overrides: Sequence[str]) -> None:
-    for number, override in enumerate(overrides, 1):
-        key, equals_sign, _ = override.partition("=")
-        if _HYDRA.match(override) or (equals_sign and key.strip()):
-            continue
-        # The override isn't shown: it may be an API key whose name was forgotten.
-        raise SpecError(
-            f"override {number} has no '=': write key=value, for instance results_dir=./results"
-        )
-
-
-def _keys_given_whole(overrides: Sequence[str]) -> frozenset[tuple[str, ...]]:
-    keys = set()
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if value.lstrip().startswith(("{", "[")):  # a mapping or a list
-            keys.add(tuple(END_OF_PART.split(key)))
-    return frozenset(keys)
-
-
-def _as_typed(override: str) -> str:
-    """Quote a value that is a text as typed: `results_dir=set #1` has no comment."""
-    key, _, value = override.partition("=")
-    if _TYPED_TEXT.match(value.strip()):
-        return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
-    return override
-
-
-def _refuse_if_unreadable(override: str) -> None:
-    key, _, _ = override.partition("=")
-    try:
-        OmegaConf.from_dotlist([override])
+        return plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except Exception:
         # the error's words aren't shown: they may repeat a part of the value, which may be a secret
         raise SpecError(
@@ -161,33 +110,43 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def plain(config: Any) -> Values:
+    """Return OmegaConf's values as plain ones, with references as they are stated."""
+    values: Any = OmegaConf.to_container(config)
+    return dict(values)
+
+
 def merge(parts: Parts) -> Any:
-    """Merge the parts of a spec. Raises OmegaConf's errors."""
-    config: Any = OmegaConf.create()
-    all_parts: list[File | Overrides] = [*parts.files, parts.overrides]
-    for part in all_parts:
-        if not part.values:  # most runs override nothing, and merging that takes as long as reading
-            continue
-        stated = OmegaConf.to_container(part.values)
-        for key in _keys_taken_out(OmegaConf.to_container(config), stated, ()):
-            # OmegaConf doesn't merge a mapping with a list, so the earlier one is taken out:
-            #   endpoints={…} over a list -> the mapping takes the list's place
-            #   endpoints.0=… over a list -> it looks like a mapping, {"0": …}, but sets an item.
-            #                                The list stays, and `OmegaConf.merge` refuses it.
-            if part.gives_whole(key):
-                set_at(config, key, None)
-        config = OmegaConf.merge(config, part.values)
-    return config
+    """Merge the parts of a spec. Raises SpecError and OmegaConf's errors."""
+    values: Values = {}
+    for file in parts.files:
+        values = _merged(values, file.values)
+    return OmegaConf.create(overridden(values, parts.overrides))
 
 
-def _keys_taken_out(before: Any, after: Any, key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The keys, by their parts, whose earlier value goes: for a list or a mapping in place of the
-    other, or for an empty mapping.
-    """
-    if isinstance(before, dict) and isinstance(after, dict):
-        for name in before.keys() & after.keys():
-            yield from _keys_taken_out(before[name], after[name], (*key, name))
-        if key and not after:  # key={}
-            yield key
-    elif {type(before), type(after)} == {dict, list}:
-        yield key
+def overridden(values: Values, overrides: Sequence[tuple[Sequence[str], object]]) -> Values:
+    """Return the values with overrides over them. Raises SpecError for a key in what has none."""
+    for (*outer, last), value in overrides:
+        values = dict(values)
+        block = values
+        for name in outer:
+            inner = block.get(name)
+            if inner is not None and not isinstance(inner, dict):
+                why = f"{name} should be a block of keys"
+                if isinstance(inner, list):
+                    why = "an item of a list can't be overridden alone: give the whole list"
+                raise SpecError(f"{'.'.join([*outer, last])}: {why}")
+            block[name] = dict(inner) if isinstance(inner, dict) else {}
+            block = block[name]
+        block[last] = _merged(block.get(last), value)
+    return values
+
+
+def _merged(before: Any, after: Any) -> Any:
+    """Return a value over an earlier one: mappings are merged, but an empty one takes all away."""
+    if not isinstance(before, dict) or not isinstance(after, dict) or not after:
+        return after if after != "???" or before is None else before  # ??? states nothing
+    merged = dict(before)
+    for name, value in after.items():
+        merged[name] = _merged(before.get(name), value)
+    return merged

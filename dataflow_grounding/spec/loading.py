@@ -18,7 +18,7 @@ from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_path
 from dataflow_grounding.data.records import JsonObject
-from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
+from dataflow_grounding.spec._parts import Parts, first_line, merge, overridden, read_parts
 from dataflow_grounding.spec._references import FilledIn, empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import (
@@ -104,7 +104,7 @@ def read_spec(
     if spec is not None:
         spec._stated = filled.stated
         spec._folders = folders
-        spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
+        spec._passed_over = sorted({*passed_over, *parts.of_hydra})
         spec.block.vlm = with_environment(spec.block.vlm)
     return spec, problems
 
@@ -234,8 +234,8 @@ def _make_absolute(values: dict[str, object], parts: Parts) -> None:
     """
     sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
-        sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
-    sources.append((".", OmegaConf.to_container(parts.overrides.values)))
+        sources.append((os.path.dirname(file.path) or ".", file.values))
+    sources.append((".", overridden({}, parts.overrides)))
     for block, key, location in _possible_paths(values):
         value = block.get(key)
         if _starts_from_a_folder(value):
@@ -288,8 +288,5 @@ def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
         return SpecError(
             f"{place}: {key or 'a key'} takes the variable {name}, which is not set: {ways}"
         )
-    hint = ""
-    if isinstance(error, TypeError):
-        hint = "; an item of a list can't be overridden alone: give the whole list"
     names = ", ".join(file.path for file in parts.files)
-    return SpecError(f"{names}: {first_line(error)}{hint}")  # OmegaConf's may have many lines
+    return SpecError(f"{names}: {first_line(error)}")  # OmegaConf's may have many lines

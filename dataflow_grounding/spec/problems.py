@@ -26,7 +26,6 @@ _SHOULD_BE = {
     "list_type": "a list",
     "dict_type": "a mapping of keys",
 }
-_MISSPELT = re.compile(r" is not a key of the spec; is it '([^'.]+)'\?$")
 _OF_OVERRIDE = "=…"  # ends the place of a key that an override states
 END_OF_PART = re.compile(r"[.[]")
 """What ends a part of a key, as in `a.b[0]`."""
@@ -74,10 +73,16 @@ def validated(
         return model.model_validate(values), []
     except ValidationError as error:
         problems = error.errors()
+    is_key_misspelt = any(
+        problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1 for problem in problems
+    )
     lines = []
     for problem in problems:
+        # A misspelt name of a block is told once, and not as a missing block as well.
+        is_block_missing = problem["type"] == "missing" and problem["loc"] == _name_of_block(model)
+        if is_key_misspelt and is_block_missing:
+            continue
         lines.append(at_place(_place_of_problem(problem, place), explain(problem, model)))
-    lines = _without_block_of_another_name(lines)
     # Once what is wrong is taken out, the rest is a spec, unless a key without a default is
     # missing.
     for problem in problems:
@@ -107,16 +112,6 @@ def at_place(place: str, explanation: str) -> str:
     return f"{place}: {explanation.removeprefix(f'{key}: ')}"
 
 
-def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
-    told_twice: list[str] = []
-    for problem in problems:
-        match = _MISSPELT.search(problem)
-        if match:  # a misspelt block was told as an unknown key, "…; is it 'image_grounding'?"
-            told_twice.append(f"there is no block {match[1]}, which the pipeline needs")
-    endings = tuple(told_twice)
-    return [problem for problem in problems if not problem.endswith(endings)]
-
-
 def explain(problem: Any, model: type[BaseModel]) -> str:
     """Return one of `ValidationError.errors()` as a line that names the key."""
     # Values are left out of it: they may be secret keys.
@@ -125,8 +120,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key} is not a key of the spec{_known_key_near(location, model)}"
     if problem["type"] == "missing":
-        name_of_block = getattr(model.model_fields.get("block"), "alias", None)  # of a `Spec`
-        if location == [name_of_block]:
+        if problem["loc"] == _name_of_block(model):
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
     if problem["type"] == "model_type":
@@ -137,6 +131,11 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if message.startswith("should "):
         return f"{key} {message}"
     return f"{key}: {message}"
+
+
+def _name_of_block(model: type[BaseModel]) -> Location:
+    """Return where a `Spec` has its pipeline's block: ("image_grounding",)."""
+    return (getattr(model.model_fields.get("block"), "alias", ""),)
 
 
 def _message_of_pydantic(problem: Any) -> str:
