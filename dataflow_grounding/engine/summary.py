@@ -114,7 +114,6 @@ class Handover:
 
     passing_failures: int = 0  # that may not fail again: the next run asks again
     lasting_failures: Counter[str] = field(default_factory=Counter)  # all others, by kind
-    takes: str = ""  # on Ray: what a task found that the endpoint takes
     seen: int = 0  # of a shard: the rows of the input that were read, of all shards
     digest: str = ""  # of a shard: that of these rows, which tells inputs apart
 
@@ -124,7 +123,6 @@ class Handover:
         """
         self.passing_failures += other.passing_failures
         self.lasting_failures.update(other.lasting_failures)
-        self.takes = self.takes or other.takes
         self.seen = other.seen or self.seen
         self.digest = other.digest or self.digest
 

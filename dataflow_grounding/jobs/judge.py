@@ -34,63 +34,36 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         # what `vlm` states is for another backend, so this one has its defaults
         block = VlmBlock(backend=backend)
     changes: dict[str, object] = {"box_format": judge.box_format, "prices": judge.prices}
+    access = {"base_url": judge.base_url, "model_name": judge.model_name, "api_key": judge.api_key}
+    stated = {name: value for name, value in access.items() if value}
+    own_names = _OWN_NAMES.get(backend)
+    if own_names is None:
+        own_names = {} if backend in ("embedded", "auto") else {name: name for name in access}
+    for name in stated:
+        if name not in own_names:  # `auto` takes all from the environment
+            raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
     if backend in _OWN_NAMES:
-        backend_block = getattr(block, backend)  # such as vlm.openai
-        changes[backend] = _backend_block_of_judge(backend, backend_block, judge)
-        if _asks_another_address(judge, backend_block):
+        inner = getattr(block, backend)  # such as vlm.openai
+        inner_changes: dict[str, object] = {own_names[name]: stated[name] for name in stated}
+        if backend == "openai" and judge.model_name:
+            # `name`, by which stored replies are told apart, is of `vlm`'s model
+            inner_changes["name"] = ""
+        if judge.base_url and judge.base_url != inner.base_url:
+            inner_changes |= {"api_key": judge.api_key, **_without_access(backend, inner)}
             changes["service_tier"] = None  # the server at that address may have no tiers
-    else:
-        changes["settings"] = _settings_of_judge(backend, block.settings, judge)
+        changes[backend] = inner.model_copy(update=inner_changes)
+    else:  # a serving of the user's own
+        settings = _without_secrets(block.settings) if judge.base_url else block.settings
+        changes["settings"] = {**settings, **stated}
     return block.model_copy(update=changes)
 
 
-def _backend_block_of_judge(backend: str, backend_block: Any, judge: JudgeBlock) -> Any:
-    """Return a shipped backend's block with what the judge states."""
-    changes: dict[str, object] = {}
-    for name, value in _stated_access(judge).items():
-        own_name = _OWN_NAMES[backend].get(name)
-        if own_name is None:
-            raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
-        changes[own_name] = value
-    if backend == "openai" and judge.model_name:
-        # `name` is that by which stored replies are told apart. It is of `vlm`'s model: without it,
-        # the judge's replies go by the judge's own model name.
-        changes["name"] = ""
-    if _asks_another_address(judge, backend_block):
-        changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s
-        changes |= _changes_for_another_address(backend, backend_block)
-    return backend_block.model_copy(update=changes)
-
-
-def _asks_another_address(judge: JudgeBlock, backend_block: Any) -> bool:
-    address_of_vlm = getattr(backend_block, "base_url", "")
-    return bool(judge.base_url) and judge.base_url != address_of_vlm
-
-
-def _changes_for_another_address(backend: str, backend_block: Any) -> JsonObject:
-    """Return what leaves out a block's access to the address of `vlm`."""
+def _without_access(backend: str, block: Any) -> JsonObject:
+    """Return changes that take away what gives a block access to the address of `vlm`."""
     if backend == "openai":
-        extra_body = _without_secrets(backend_block.extra_body)
-        no_access: JsonObject = {"endpoints": [], "extra_headers": {}}
-        return {**no_access, "extra_body": extra_body}
-    return {"extra": _without_secrets(backend_block.extra)}
-
-
-def _settings_of_judge(backend: str, settings: Any, judge: JudgeBlock) -> JsonObject:
-    """Return the settings of a serving of the user's own, with what the judge states."""
-    stated = _stated_access(judge)
-    if backend in ("embedded", "auto") and stated:  # `auto` takes all from the environment
-        first_stated = next(iter(stated))
-        raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
-    if judge.base_url:
-        settings = _without_secrets(settings)
-    return {**settings, **stated}
-
-
-def _stated_access(judge: JudgeBlock) -> dict[str, str]:
-    """Return which endpoint and model to ask, and by which key, as far as the judge states it."""
-    access = {"base_url": judge.base_url, "model_name": judge.model_name, "api_key": judge.api_key}
-    return {name: value for name, value in access.items() if value}
+        extra_body = _without_secrets(block.extra_body)
+        return {"endpoints": [], "extra_headers": {}, "extra_body": extra_body}
+    return {"extra": _without_secrets(block.extra)}
 
 
 def _without_secrets(value: Any) -> Any:

@@ -73,7 +73,7 @@ def _facts(
         "image_folders": _image_folders(run),
         **_facts_of_judge(run),
         **_facts_of_input_or_boxes(run, facts_by_label),
-        "serving": _facts_of_serving(run.serving, summary),
+        "serving": _facts_of(run.serving),
         "operators": facts_by_label,
         **_facts_of_shard(run, summary),
         "summary": what_was_done,
@@ -107,14 +107,6 @@ def _facts_of_judge(run: SpecRun) -> JsonObject:
     for model, prices in run.judges_prices.items():  # one at the most
         return {"judge": {"model": model, "prices": None if prices is None else vars(prices)}}
     return {}
-
-
-def _facts_of_serving(serving: Serving, summary: Summary | None) -> JsonObject:
-    facts = _facts_of(serving)
-    if summary is not None and summary.handover.takes and "takes" not in facts:
-        # On Ray another process asked, so this one's serving doesn't know what the endpoint takes.
-        return {**facts, "takes": summary.handover.takes}
-    return facts
 
 
 def _facts_of(part: Operator | Serving) -> JsonObject:

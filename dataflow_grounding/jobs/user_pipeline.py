@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Sequence
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import learn_fields
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.data.storage import ResultsStorage
@@ -64,36 +63,12 @@ def _refuse_other_numbers(steps: Sequence[Step], key: str) -> None:
 
 def _check_settings(pipeline: type[Pipeline], settings: JsonObject, key: str) -> None:
     """Refuse settings that don't fit the class's signature; no instance is made to find out."""
-    how_it_is_made = (
-        f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
-        " keyword arguments"
-    )
     signature = inspect.signature(pipeline.__init__)
+    names = list(signature.parameters)[3:]  # after self, storage, serving
     try:
-        signature.bind(None, None, None, **settings)  # Nones for self, storage and serving
+        signature.bind(None, None, None, **settings)
     except TypeError as error:
-        unknown, names = _unknown_settings(signature, settings)
-        if unknown:
-            first = unknown[0]
-            hint = nearest(first, names) or f"; it takes {', '.join(names) or 'none'}"
-            raise SpecError(
-                f"{key}.{first} is not a setting of {pipeline.__name__}{hint}"
-            ) from None
-        raise SpecError(f"{how_it_is_made}: {error}") from None
-
-
-def _unknown_settings(
-    signature: inspect.Signature, settings: JsonObject
-) -> tuple[list[str], list[str]]:
-    """Return the settings that the signature doesn't take, and the names of those that it takes."""
-    names = []
-    takes_any = False  # by **settings, say
-    parameters = list(signature.parameters.values())
-    for parameter in parameters[3:]:  # after self, storage, serving
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            names.append(parameter.name)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            takes_any = True
-    if takes_any:
-        return [], names
-    return [name for name in settings if name not in names], names
+        raise SpecError(
+            f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
+            f" keyword arguments: {error}; it takes {', '.join(names) or 'none'}"
+        ) from None

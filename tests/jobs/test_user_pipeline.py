@@ -534,8 +534,7 @@ WITHOUT_NAME = {
 }
 """The same where the block is `pipeline`."""
 SETTINGS: list[tuple[dict[str, Any], str]] = [
-    ({"langage": "sv"}, "moods.settings.langage is not a setting of Moods; is it 'language'?"),
-    ({"self": 1}, "moods.settings.self is not a setting of Moods; it takes language, boxes, api_"),
+    ({"langage": "sv"}, "unexpected keyword argument 'langage'; it takes language, boxes, api_"),
     ({"language": "xx"}, "there is no language 'xx'"),
 ]
 WORKFLOWS: list[tuple[dict[str, Any], str]] = [

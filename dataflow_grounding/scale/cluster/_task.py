@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -157,21 +156,9 @@ def _executed(work: Work, shard: Shard, make_run: MakeRun) -> Summary:
             if time.monotonic() > until:
                 raise
             time.sleep(1.0)
-    # for the driver, whose own servings have sent nothing
-    summary.handover.takes = _accepted_by_any(servings)
     if is_copy:
         os.remove(shard.rows)  # they have been used
     return summary
-
-
-def _accepted_by_any(servings: Sequence[Any]) -> str:
-    """Return what the endpoint takes: "response_format json_schema, max_tokens"; or ""."""
-    for serving in servings:
-        with suppress(Exception):  # a user's own may raise
-            accepted = str(serving.facts().get("takes") or "")
-            if accepted:
-                return accepted
-    return ""
 
 
 def _as_work_error(error: Exception) -> WorkError:
