@@ -31,18 +31,15 @@ _MOST_LEVELS = 200  # of lists and objects in each other
 
 
 def json_file(path: str) -> IO[str]:
-    """Open a JSON file as text, in the encoding that its first bytes show, surrogates and all."""
-    with open_input(path) as start:
-        encoding = json.detect_encoding(start.read(4))
-    return TextIOWrapper(open_input(path), encoding, "surrogatepass")
+    """Open a JSON file as text, surrogates and all."""
+    return TextIOWrapper(open_input(path), "utf-8-sig", "surrogatepass")
 
 
 def read_json(path: str) -> Any:
     """Return the value in a JSON file; None also where it holds several, as JSON lines do."""
-    with open_input(path) as file:
-        data = file.read()
     try:
-        return json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        with json_file(path) as file:
+            return json.load(file)
     except RecursionError:
         raise InputError(f"{path} is nested too deeply") from None
     except ValueError as error:

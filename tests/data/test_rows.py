@@ -8,7 +8,6 @@ import csv
 import datetime
 import json
 import resource
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Any
 import numpy
 import pandas
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.dataframes import from_dataframe, to_dataframe
@@ -91,14 +88,6 @@ def test_odd_lines_are_read_as_json_reads_them(tmp_path: Path) -> None:
     assert [(row.line, row.data) for row in rows] == [
         *((1, {"a": 2}), (2, {"a": "\ud800"}), (4, {"a": huge}), (5, {"a": "\ud800"}))
     ]
-
-
-@pytest.mark.parametrize("space", ["\xa0", "\u3000", "\x1c"])
-def test_only_a_line_of_white_space_as_json_knows_it_is_passed_over(
-    tmp_path: Path, space: str
-) -> None:
-    rows = list(read_rows(write(tmp_path / "x.jsonl", f'{{"a": 1}}\n{space}\n \t\r\n')))
-    assert [(row.line, row.data) for row in rows] == [(1, {"a": 1}), (2, None)]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
@@ -341,48 +330,6 @@ def test_half_of_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path, ending:
     assert read_records(path)[0]["a"] == "\\ud83d é"
 
 
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.text(max_size=6), values, max_size=4), max_size=4))
-def test_any_json_rows_come_back_as_they_went(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    for ending in ("jsonl", "json"):
-        path = str(tmp_path / f"x.{ending}")
-        write_rows(path, rows)
-        assert exact(read_records(path)) == exact(rows)
-
-
-# Python 3.10 writes no NUL into a CSV.
-csv_texts = (
-    st.text()
-    if sys.version_info >= (3, 11)
-    else st.text(st.characters(exclude_characters="\0", codec="utf-8"))
-)
-
-
-@pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(csv_texts, csv_texts), max_size=4))
-def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str]]) -> None:
-    rows = [{"a": f"·{a}", "b": b} for a, b in cells if not b.startswith(("[", "{"))]
-    for path in (str(tmp_path / "x.csv"), str(tmp_path / "x.tsv")):
-        write_rows(path, rows)
-        if rows:
-            assert read_records(path) == rows
-
-
 @pytest.mark.parametrize(
     ("text", "rows"),
     [
@@ -402,18 +349,11 @@ def test_any_texts_come_back_from_csv(tmp_path: Path, cells: list[tuple[str, str
         ("7", "should hold a JSON array"),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_json_lists_are_read_one_object_at_a_time(
-    tmp_path: Path, text: str, rows: Any, encoding: str
-) -> None:
+def test_json_lists_are_read_one_object_at_a_time(tmp_path: Path, text: str, rows: Any) -> None:
     path = tmp_path / "x.json"
-    path.write_bytes(text.removeprefix("\ufeff" if encoding == "utf-16" else "").encode(encoding))
+    path.write_text(text, encoding="utf-8")
     if isinstance(rows, str):
         with pytest.raises(InputError, match=rows):
-            list(read_rows(str(path)))
-        return
-    if encoding == "utf-16" and text.startswith("{") and "}\n{" in text:  # JSON lines are UTF-8
-        with pytest.raises(InputError, match="is in UTF-16: save it as UTF-8"):
             list(read_rows(str(path)))
         return
     found = list(read_rows(str(path)))
@@ -477,14 +417,3 @@ def test_no_text_is_a_formula_for_a_spreadsheet(
 def test_numbers_below_zero_stay_numbers(tmp_path: Path, number: str) -> None:
     write_rows(str(tmp_path / "x.csv"), [{"n": number, "x": -2.5}])
     assert (tmp_path / "x.csv").read_text() == f"n,x\n{number},-2.5\n"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", ["csv", "json"])
-def test_a_row_of_100_000_columns_is_read(tmp_path: Path, ending: str) -> None:
-    names = [f"c{number}" for number in range(100_000)]
-    table = ",".join(names) + "\n" + ",".join("x" for _ in names) + "\n"
-    path = tmp_path / f"wide.{ending}"
-    path.write_text(table if ending == "csv" else json.dumps([dict.fromkeys(names, "x")]))
-    [row] = read_rows(str(path))
-    assert row.data == dict.fromkeys(names, "x")
