@@ -151,27 +151,16 @@ def test_what_is_put_in_place_is_on_disk_in_its_last_form(
     assert synced[-1:] == [path.read_bytes()]
 
 
-# Gates: the next name that is joined, the next file that is opened.
+# A gate: the next file that is opened.
 
 
-WORDS = re.compile(
-    r"path\.join|joinpath|Path|_folder.* / |open\(|shutil|link\(|write_(text|bytes)|to_csv|to_parquet|touch"
-)
-"""What code has that joins names or opens files."""
+WORDS = re.compile(r"open\(|shutil|link\(|write_(text|bytes)|to_csv|to_parquet|touch")
+"""What code has that opens files."""
 
 
 def parsed(source: str) -> ast.Module:
-    """The source's tree; an empty one where no gate could find anything, for the sake of time."""
+    """The source's tree; an empty one where the gate could find nothing, for the sake of time."""
     return ast.parse(source if WORDS.search(source) else "")
-
-
-def _is_own(part: ast.expr) -> bool:
-    """Whether a part of a path stands in the code: a text, or a constant of the module's."""
-    if isinstance(part, ast.JoinedStr):
-        return all(isinstance(value, ast.Constant) or _is_own(value) for value in part.values)
-    if isinstance(part, ast.FormattedValue):
-        return _is_own(part.value)
-    return isinstance(part, ast.Constant) or (isinstance(part, ast.Name) and part.id.isupper())
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
@@ -185,33 +174,6 @@ def _dotted(part: ast.expr) -> str:
     if isinstance(part, ast.Attribute):
         return f"{_dotted(part.value)}.{part.attr}"
     return f"{_dotted(part.func)}()" if isinstance(part, ast.Call) else ""
-
-
-def joins(tree: ast.Module) -> set[str]:
-    """Where something is joined to a folder that doesn't stand in the code."""
-    found = {
-        ast.unparse(call)
-        for name, call in _calls(tree)
-        if (name in ("os.path.join", "posixpath.join") and not all(map(_is_own, call.args[1:])))
-        or (name.endswith("joinpath") and not all(map(_is_own, call.args)) and "files(" not in name)
-        or (name in ("Path", "pathlib.Path") and not all(map(_is_own, call.args[1:])))
-        or (
-            name == "partial"
-            and ast.unparse(call.args[0]) == "os.path.join"
-            and "results_dir" not in ast.unparse(call)
-        )
-    }
-    slashes = (
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)
-    )
-    paths = (
-        node
-        for node in slashes
-        if "Path" in ast.unparse(node.left) or "_folder" in ast.unparse(node.left)
-    )
-    return found | {ast.unparse(node) for node in paths if not _is_own(node.right)}
 
 
 OPENERS = {"shutil.copyfile", "shutil.copy", "shutil.copy2", "os.symlink", "os.link"}
@@ -237,61 +199,6 @@ def openers(tree: ast.Module) -> set[str]:
     return found
 
 
-JOINED = {
-    # digests, numbers, and names that stand in the code
-    "calibration/asking.py": {"name"},
-    "cli/ground.py": {"f'{digest[:20]}.jsonl'"},
-    "cli/starting.py": {"f'{name}.yaml'", "name", "source.relative_to(top)"},
-    "compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
-    "embedded/_faces.py": {"f'haarcascade_{name}.xml'"},
-    "engine/keyed_log.py": {"names"},
-    "engine/shard.py": {"str(self)"},
-    "scale/shard_files.py": {"shard.rows"},
-    "_util/files.py": {"name"},
-    # of that folder's listing, and paths of pictures as their files have them, which are looked for
-    "formats/labelme.py": {"name", "picture", "stated or os.path.splitext(last)[0]", "path"},
-    "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
-    "jobs/spec_run.py": {"name"},
-    "images/in_memory.py": {"name"},
-    "bucket/bucket.py": {"name", "subfolder", "posixpath.basename(address)"},
-    "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
-    "tasks/prompts/__init__.py": {"f'{name}.txt'"},
-    "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up
-    "tasks/wording.py": {"file_name"},  # of that folder's listing
-    "review/_report_files.py": {"folder", "f'{name}.js'"},
-    "review/session.py": {"f'{index}-{side}.jpg'"},
-    # the user's own words: a picture's path in a row, a prefix, a name for a page
-    "_util/paths.py": {"plain_path(path)", "name"},  # the latter of a listing
-    "review/results.py": {"page", "name"},
-    "data/storage.py": {
-        *(
-            "f'{self.file_name_prefix}_failures.jsonl'",
-            "f'{self.file_name_prefix}_step{step}.{self.cache_type}'",
-        ),
-        *("'annotations.jsonl'", "self.reads"),
-    },
-    # what a listing of that folder has, or a name that `within` is given later
-    "cli/formats.py": {"name"},
-    "formats/export_folder.py": {"self._only_file", "name"},
-    "formats/label_files.py": {"label_of(image)", "name"},
-    "formats/label_folders.py": {
-        *("folder.of_no_picture[0]", "image", "path"),
-        *("pictures_name", "labels_name"),
-    },
-    # only to see whether there is such a picture
-    "formats/found_pictures.py": {
-        *("spelling", "name", "name.replace('\\\\', '/')", "alike[0]", "found"),
-    },
-    # what a data set names as its pictures, wherever they are: they are only read
-    "formats/named_pictures.py": {"name", "path"},
-    "formats/voc.py": {"name", "self.data_file", "stated"},
-    "jobs/downloads.py": {"result"},  # which `Downloads` has named
-    "formats/reading.py": {"name", "nearby[0]"},  # the latter of a listing
-    "formats/whole_records.py": {"base.replace('.', '_')", "name"},
-    "review/_versions.py": {"name"},
-}
-"""What may be joined without `within`, by module: the last part."""
-
 OPENED = {
     "cli/main.py": "the null device",
     "compat/dataflow_serving.py": "in a folder of this process",
@@ -306,35 +213,17 @@ OPENED = {
 """Modules that may open files for writing otherwise, and which."""
 
 
-def _last_part(expression: str) -> str:
-    [node] = ast.parse(expression).body
-    assert isinstance(node, ast.Expr)
-    value = node.value
-    return ast.unparse(value.right if isinstance(value, ast.BinOp) else value.args[-1])  # type: ignore[attr-defined]
-
-
 @pytest.mark.slow
-def test_names_from_data_go_through_within_and_files_are_opened_for_writing_in_one_place() -> None:
-    unguarded, elsewhere = {}, {}
+def test_files_are_opened_for_writing_in_one_place() -> None:
+    elsewhere = {}
     for module in MODULES:
         name = module.relative_to(ROOT / "dataflow_grounding").as_posix()
-        tree = parsed(module.read_text(encoding="utf-8"))
-        unguarded[name] = set(map(_last_part, joins(tree))) - JOINED.get(name, set())
         if name not in OPENED:
-            elsewhere[name] = openers(tree)
-    assert {name: parts for name, parts in unguarded.items() if parts} == {}
+            elsewhere[name] = openers(parsed(module.read_text(encoding="utf-8")))
     assert {name: calls for name, calls in elsewhere.items() if calls} == {}
 
 
-def test_the_gate_finds_names_that_are_joined_and_files_that_are_opened() -> None:
-    for code in (
-        "os.path.join(folder, name)",
-        "os.path.join(folder, 'a', f'{name}.txt')",
-        "Path(folder, name)",
-        "Path(folder) / name",
-        "partial(os.path.join, folder)",
-    ):
-        assert joins(parsed(code)), code
+def test_the_gate_finds_files_that_are_opened() -> None:
     for code in (
         "open(f'{path}.part', 'ab', 0)",
         "os.open(path, os.O_CREAT | os.O_WRONLY)",

@@ -7,14 +7,9 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from dataflow_grounding import OpenAIServing, PhraseGrounder
-from dataflow_grounding._util.errors import InputError, ServerFault
-from dataflow_grounding._util.terminal import say_json
-from dataflow_grounding.bucket import bucket
+from dataflow_grounding._util.errors import ServerFault
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.testing import Fault, LoopbackServer, on
 from tests.support.forking import Forked
@@ -120,20 +115,3 @@ def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
 def test_what_a_script_prints_is_fit_for_a_terminal() -> None:
     assert "results: out\\x1b[2J" in str(Summary(done=1, annotations="out\x1b[2J"))
     assert str(ServerFault("a\x1b[2J\nb\u202e é日 👩‍👩‍👧")) == "a\\x1b[2J\\nb\\u202e é日 👩‍👩‍👧"
-
-
-def test_the_working_folder_of_a_bucket_is_shown_as_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """But not what is of this machine alone, such as a lock."""
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / 'w\u00f6rk "folder"'))  # escaped in JSON
-    folder = bucket.local("memory://bucket/run")
-    say_json({"annotations": f"{folder}/annotations.jsonl", "other": f"{folder}/.ckpt/lock"})
-    said = json.loads(capsys.readouterr().out)
-    assert said == {
-        "annotations": "memory://bucket/run/annotations.jsonl",
-        "other": f"{folder}/.ckpt/lock",
-    }
-    error = InputError(f"{folder} has no {folder}/a, {folder}/shards/1-of-2/.ckpt/lock is there")
-    lock = f"{folder}/shards/1-of-2/.ckpt/lock"
-    assert str(error) == f"memory://bucket/run has no memory://bucket/run/a, {lock} is there"
