@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from itertools import islice
 from typing import Any, TextIO
 
 from dataflow_grounding._util.secrets import blotted, blotted_message
@@ -24,7 +23,6 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_PIECES_TOGETHER = 10_000  # of JSON, that are printed at once
 _shown_as: dict[str, str] = {}  # the address that is shown, by folder
 _answers: TextIO | None = None  # the real standard output, within the block of `only_answers`
 
@@ -97,24 +95,11 @@ def say_json(value: Any, indent: int | None = None) -> None:
     # In another encoding, such as Latin-1, not all characters can be written.
     only_ascii = not str(standard_output.encoding).lower().startswith("utf")
     encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
-    if indent is None:
-        # The text is printed in parts, because it may be too long for memory. Each piece has whole
-        # strings, because one may hold a secret.
-        pieces = encoder.iterencode(value)
-        while text := "".join(islice(pieces, _PIECES_TOGETHER)):
-            _print(_harmless_json(text), newline=False)
-        _print("")
-    else:
-        text = _harmless_json(encoder.encode(value))
-        # a list of numbers still takes only one line
-        _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
-
-
-def _harmless_json(text: str) -> str:
-    """Blot out secrets, but none that may be a word of a caption (`is_no_word`)."""
-    return _CONTROL_CHARACTERS.sub(
-        lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text))
-    )
+    # without secrets, but for those that may be a word of a caption (`is_no_word`)
+    text = addressed(blotted(encoder.encode(value)))
+    text = _CONTROL_CHARACTERS.sub(lambda command: f"\\u{ord(command[0]):04x}", text)
+    # with an indent, a list of numbers still takes only one line
+    _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
 
 
 def counted(number: int, thing: str) -> str:
@@ -275,7 +260,7 @@ def _columns_of(text: str) -> int:
     return columns
 
 
-def _print(text: str, err: bool = False, newline: bool = True) -> None:
+def _print(text: str, err: bool = False) -> None:
     import click
 
     # A live line is cleared. It comes back the next time that its `show` is called.
@@ -283,4 +268,4 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
         line.write("")
     # Within the block of `only_answers`, sys.stdout leads to standard error. Else `_answers` is
     # None, and `echo` takes sys.stdout.
-    click.echo(text, None if err else _answers, newline, err)  # noqa: TID251
+    click.echo(text, None if err else _answers, err=err)  # noqa: TID251
