@@ -205,39 +205,27 @@ def progress(
     if silent or sys.stderr is None:
         yield lambda done: None
         return
-    teller = _Teller(title, total)
-    try:
-        yield teller.tell
-    finally:
-        teller.end()
+    live = LiveLine.on_terminal()
+    interval = LIVE_EVERY if live else LINE_EVERY
+    last_said = time.monotonic()
 
-
-class _Teller:
-    """Says how many records are done, on a live line, or else on a line now and then."""
-
-    def __init__(self, title: str, total: int | None) -> None:
-        self._title = title
-        self._total = total
-        self._live = LiveLine.on_terminal()
-        self._interval = LIVE_EVERY if self._live else LINE_EVERY
-        self._last_said = time.monotonic()
-
-    def tell(self, done: int) -> None:
+    def tell(done: int) -> None:
+        nonlocal last_said
         now = time.monotonic()
-        if now - self._last_said < self._interval:
+        if now - last_said < interval:
             return
-        self._last_said = now
-        progress = f"{done:,} records"
-        if self._total is not None:
-            progress = f"{done:,}/{self._total:,} records"
-        if self._live:
-            self._live.show(f"{self._title}:", [progress])
+        last_said = now
+        records = f"{done:,} records" if total is None else f"{done:,}/{total:,} records"
+        if live:
+            live.show(f"{title}:", [records])
         else:
-            say(f"{self._title}: {progress}")
+            say(f"{title}: {records}")
 
-    def end(self) -> None:
-        if self._live:
-            self._live.end()
+    try:
+        yield tell
+    finally:
+        if live:
+            live.end()
 
 
 def _columns_of_terminal() -> int:
