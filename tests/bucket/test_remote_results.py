@@ -23,7 +23,7 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding._util.errors import StorageFailed, TakenOver
+from dataflow_grounding._util.errors import TakenOver
 from dataflow_grounding.bucket import bucket
 from dataflow_grounding.review import publish
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
@@ -405,30 +405,6 @@ def test_a_run_that_was_taken_over_sends_no_page(run: Elsewhere, server: Loopbac
     with pytest.raises(TakenOver, match=f"another run has taken over {run.address}"):
         publish(summary, first.storage)
     assert {name: run.there(name) for name in run.names()} == files
-
-
-def test_a_page_that_could_not_be_sent_is_sent_the_next_time(
-    run: Elsewhere, server: LoopbackServer
-) -> None:
-    """In place of an earlier one, by another process, which has the same working folder."""
-    work = run.on_machine("one process")
-    run.place.many(2)
-    earlier = Two(run, server)
-    publish(earlier.run(), earlier.storage)
-    run.place.many(4)
-    first = Two(run, server)
-    summary = first.run()
-    run.store.denies = (403, "AccessDenied", "Access Denied")
-    with pytest.raises(StorageFailed, match=f"can't write {run.address}"):
-        publish(summary, first.storage)
-    run.store.heal()
-    work.rename(run.on_machine("other process"))
-    again = Two(run, server)
-    publish(again.run(), again.storage)
-    [folder] = Path(os.environ["DF_WORK_FOLDER"]).iterdir()
-    for name in ("annotations.jsonl", "report.html"):
-        assert run.there(name) == (folder / name).read_bytes()
-    assert run.there("annotations.jsonl").count(b"\n") == 4
 
 
 def test_replies_that_only_this_machine_has_stay(

@@ -59,10 +59,6 @@ WAYS: dict[str, tuple[str, str | bytes]] = {
     "Windows line ends": ("x.jsonl", as_lines(ROWS, "\r\n")),
     "blank lines": ("x.jsonl", "\n\n" + as_lines(ROWS, "\n  \n") + "\n\t\n"),
     "byte order mark": ("x.jsonl", MARK + as_lines(ROWS).encode()),
-    "a mark on each line": (
-        "x.jsonl",
-        MARK + as_lines(ROWS, "\n\ufeff").encode().removesuffix(MARK),
-    ),
     "not escaped": ("x.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)),
     "JSON array": ("x.json", json.dumps(ROWS, indent=2)),
     "JSON array with a mark": ("x.JSON", MARK + json.dumps(ROWS).encode()),
@@ -165,15 +161,7 @@ BAD_LINES: dict[str, tuple[str, bytes, list[int], str]] = {
     "NaN": ("x.jsonl", b'{"a": 1}\n{"a": NaN}\n{"a": 3}\n', [2], "NaN"),
     "infinite": ("x.jsonl", b'{"a": 1}\n{"a": -Infinity}\n{"a": 1e999}\n{"a": 3}', [2, 3], ""),
     "no object": ("x.jsonl", b'{"a": 1}\n[1]\n"x"\nnull\n7\n{"a": 3}', [2, 3, 4, 5], "JSON object"),
-    "two in one line": ("x.jsonl", b'{"a": 1}\n{"a": 2}{"a": 2}\n{"a": 3}', [2], "not JSON"),
     "nested without end": ("x.jsonl", AROUND % (b"[" * 100_000), [2], "not JSON"),
-    "a number of 5000 digits": (
-        "x.jsonl",
-        AROUND % (b'{"a": ' + b"9" * 5000 + b"}"),
-        [2],
-        "not JSON",
-    ),
-    "a NUL": ("x.jsonl", b'{"a": 1}\n\0\0\0\n{"a": 3}', [2], "not JSON"),
     "in a JSON array": ("x.json", b'[{"a": 1}, 5, {"a": NaN}, {"a": 3}]', [2, 3], ""),
     "too few cells": ("x.csv", b'a,b\n1,"x\ny"\n2\n3,z\n', [4], "1 cells, the header 2"),
     "too many cells": ("x.csv", b"a,b\n1,x\n2,x,y\n3,z\n", [3], "3 cells"),
@@ -203,7 +191,6 @@ def test_a_broken_row_is_named_by_its_line_and_the_others_are_read(
 USELESS: dict[str, tuple[str, bytes, str]] = {
     "an empty CSV": ("x.csv", b"", "first line is empty"),
     "a CSV with two equal names": ("x.csv", b"a,b,a\n1,2,3\n", "'a'"),
-    "a CSV whose names are not UTF-8": ("x.csv", b"a,\xff\n1,2\n", "UTF-8"),
     "a CSV with semicolons": (
         "x.csv",
         b"a;b\n1;2\n",
@@ -334,7 +321,6 @@ def test_half_of_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path, ending:
     ("text", "rows"),
     [
         ("[]", []),
-        (" [ ] \n", []),
         ('\ufeff[{"a": 1}, {"b": [2]}]', [{"a": 1}, {"b": [2]}]),
         ('[{"a": "' + "x" * 200_000 + '"} ,\n{"a": 2}]', None),
         ('{"a": 1}', [{"a": 1}]),
@@ -342,7 +328,6 @@ def test_half_of_a_surrogate_pair_does_not_cost_the_file(tmp_path: Path, ending:
         ('[{"a": NaN}, 123, {"a": 2}]', ["NaN is not a JSON", "be a JSON object", {"a": 2}]),
         ('[{"a": 1}, ]', "is not JSON: "),
         ('[{"a": 1} {"a": 2}]', "is not JSON: Expecting ',' delimiter"),
-        ('[, {"a": 1}]', "is not JSON: "),
         ('[{"a": 1}', "is not JSON: "),
         ('[{"a": 1}] x', "should hold a JSON array"),
         ("[" * 100_000, "nested too deeply"),
