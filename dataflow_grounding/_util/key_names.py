@@ -6,7 +6,8 @@ That process, perhaps on another machine, takes the key from its own environment
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
@@ -30,24 +31,20 @@ def key_variables() -> dict[str, str]:
 
 def with_names(value: Any) -> Any:
     """`{"api_key": "abc"}` → `{"api_key": "\\0DF_API_KEY\\0"}`. SpecError if no variable has it."""
-    return _with_names_of(value, key_variables())
-
-
-def _with_names_of(value: Any, keys: Mapping[str, str]) -> Any:
-    if type(value) is dict:
-        return {name: _with_names_of(item, keys) for name, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)([_with_names_of(item, keys) for item in value])
-    return text_with_names(value, keys) if type(value) is str else value
+    return _with_texts(value, partial(text_with_names, keys=key_variables()))
 
 
 def with_keys(value: Any) -> Any:
     """Undo `with_names`, with the keys of this process; SpecError if one is missing."""
+    return _with_texts(value, text_with_keys)
+
+
+def _with_texts(value: Any, changed: Callable[[str], str]) -> Any:
     if type(value) is dict:
-        return {name: with_keys(item) for name, item in value.items()}
+        return {name: _with_texts(item, changed) for name, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(map(with_keys, value))
-    return text_with_keys(value) if type(value) is str else value
+        return type(value)([_with_texts(item, changed) for item in value])
+    return changed(value) if type(value) is str else value
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:

@@ -376,9 +376,7 @@ def _formats() -> list[str]:
 
     # Smaller blocks that are freed stay with the thread in glibc, and memory would grow.
     PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
-    if importlib.util.find_spec("PIL.AvifImagePlugin"):
-        return list(FORMATS)
-    return [name for name in FORMATS if name != "AVIF"]
+    return [name for name in FORMATS if name != "AVIF" or ".avif" in ENDINGS]
 
 
 def _opened(file: IO[bytes], path: str, max_pixels: int = MAX_PIXELS) -> "PillowImage":
