@@ -4,6 +4,8 @@ that come late.
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from dataflow_grounding import CaptionGenerator, PhraseGrounder
 from dataflow_grounding._util.errors import EndpointRefused
 from dataflow_grounding.engine.limiter import Level
+from dataflow_grounding.grounded import Grounded, aground
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import asks_for_rectangles
@@ -124,3 +127,22 @@ def test_a_server_with_8_places_refuses_one_request_in_eleven_at_most(workplace:
         assert len(found) == 400
         assert server.count(429) > 0
         assert server.count() <= 1.1 * server.count(200)
+
+
+def test_calls_that_begin_leave_those_alone_who_wait_for_a_place(workplace: Workplace) -> None:
+    """Each is prepared in the thread of its caller, while others wait on the loop's for a place."""
+    picture = workplace.folder / workplace.picture()
+    before = sys.getswitchinterval()
+
+    async def all_of_them(serving: OpenAIServing) -> list[Grounded]:
+        settings: dict[str, Any] = {"serving": serving, "check_every": None}
+        return await asyncio.gather(*(aground(picture, f"c {n}", **settings) for n in range(300)))
+
+    with LoopbackServer(record=False) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_px", max_workers=4)
+        sys.setswitchinterval(1e-5)  # threads take turns at nearly every step
+        try:
+            found = asyncio.run(all_of_them(serving))
+        finally:
+            sys.setswitchinterval(before)
+    assert len(found) == 300
