@@ -14,7 +14,6 @@ import numpy
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, Pipeline
 from dataflow_grounding._util.errors import OperatorFailed, SuspectBoxes, UnreadableReply
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
@@ -27,6 +26,7 @@ from tests.support import faults
 from tests.support.answering import Answering
 from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
+from tests.support.steps import Steps, storage_in
 from tests.support.takes import Takes
 from tests.support.workplace import Workplace
 
@@ -69,7 +69,7 @@ def test_whatever_a_reader_raises_the_reply_is_unreadable_and_kept(
     error = caught.value
     assert str(error) == message
     assert (error.kind, error.attempts, error.reply) == ("unreadable_reply", 3, reply)
-    assert len(serving.requests) == 3
+    assert serving.given == 3
 
 
 class Broken(Question):
@@ -93,19 +93,18 @@ def test_a_reader_that_is_broken_is_not_paid_for_again(row: dict[str, Any]) -> N
         f"reading the reply raised TypeError: object of type 'int' has no len() ({__file__}:"
     )
     assert caught.value.reply == '{"x": 1}'
-    assert len(serving.requests) == 1
+    assert serving.given == 1
 
 
 @pytest.mark.parametrize("count", [numpy.int64(3), Decimal(3)])
 def test_tokens_may_be_counted_in_numbers_that_json_has_not(
     tmp_path: Path, row: dict[str, Any], count: Any
 ) -> None:
-    asking = Question(serving := Answering(Reply('{"x": 5}', usage=Usage(count, 0, count))), x_of)
-    (tmp_path / "in.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
-    asking.run(FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache")).step())
-    written = (tmp_path / "cache" / "dataflow_cache_step_step1.jsonl").read_text()
-    assert written.count('"x": 5') == 2
-    assert len(serving.requests) == 1
+    serving = Answering(Reply('{"x": 5}', usage=Usage(count, 0, count)))
+    steps = Steps(storage_in(tmp_path, row, row), Question(serving, x_of))
+    steps.run()
+    assert [record["x"] for record in steps.records()] == [5, 5]
+    assert serving.given == 1
 
 
 def test_a_long_error_is_one_short_line(row: dict[str, Any]) -> None:
@@ -128,7 +127,7 @@ def test_what_stops_the_run_goes_through_and_is_not_asked_again(row: dict[str, A
     serving = Answering("x")
     with pytest.raises(SuspectBoxes, match="the order"):
         Question(serving, raising(SuspectBoxes("the order")))(row)
-    assert len(serving.requests) == 1
+    assert serving.given == 1
     with pytest.raises(KeyboardInterrupt):
         Question(serving, raising(KeyboardInterrupt()))(row)
 
@@ -142,7 +141,7 @@ def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
         OperatorFailed, match=r"should return the answer and its notes: \(answer, \[\]\)"
     ):
         Question(serving, lambda reply: answer)(row)
-    assert len(serving.requests) == 1
+    assert serving.given == 1
 
 
 @pytest.mark.parametrize(
@@ -151,16 +150,8 @@ def test_a_reader_that_forgets_its_notes_is_told_so_and_costs_one_request(
 def test_a_note_is_counted_by_its_code_as_a_note_or_as_text(
     tmp_path: Path, row: dict[str, Any], note: Any
 ) -> None:
-    class Alone(Pipeline):
-        def forward(self) -> None:
-            Question(Answering('{"x": 5}'), lambda reply: (5, [note, note])).run(
-                self.storage.step()
-            )
-
-    (tmp_path / "in.jsonl").write_text(json.dumps(row))
-    alone = Alone()
-    alone.storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
-    assert alone.forward().notes == {"halved": 2}
+    question = Question(Answering('{"x": 5}'), lambda reply: (5, [note, note]))
+    assert Steps(storage_in(tmp_path, row), question).run().notes == {"halved": 2}
 
 
 # --- replies that are cut off

@@ -4,7 +4,6 @@ refused question is asked again.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, Pipeline, Serving
+from dataflow_grounding import Serving
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.summary import Summary
@@ -23,6 +22,7 @@ from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import Answer, Fault, on
 from tests.support.endpoint import endpoint_of
 from tests.support.question import Question
+from tests.support.steps import Steps, storage_in
 from tests.support.workplace import Workplace, rows_of
 
 pytestmark = pytest.mark.slow
@@ -40,15 +40,6 @@ def by_rule(reply: str) -> tuple[Any, list[Note]]:
     if reply.startswith("cut"):
         raise TruncatedReply("the reply was cut off.")
     raise UnreadableReply(f"the reply says {reply[:40]!r}.", reply.split()[0])
-
-
-class OneStep(Pipeline):
-    def __init__(self, storage: FileStorage, operator: Question) -> None:
-        self.storage = storage
-        self.question = operator
-
-    def forward(self) -> None:
-        self.question.run(self.storage.step())
 
 
 @dataclass(eq=False)
@@ -91,18 +82,16 @@ class Runs(Serving):
         self.sent.clear()
         picture = str(self.folder / "a.png")
         Image.new("RGB", (64, 48), "navy").save(picture)
-        lines = [
-            json.dumps({"image_path": picture, "question": f"Say something of r{n}.", "task": task})
-            for n, task in enumerate(self.of_tasks)
-        ]
-        (self.folder / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
-        storage = FileStorage(str(self.folder / "in.jsonl"), str(self.folder / "out"))
-        self.summary = OneStep(storage, Question(self, read)).run(options=options)
+        rows = []
+        for number, task in enumerate(self.of_tasks):
+            question = f"Say something of r{number}."
+            rows.append({"image_path": picture, "question": question, "task": task})
+        steps = Steps(storage_in(self.folder, *rows), Question(self, read))
+        self.summary = steps.run(options=options)
         return len(self.sent)
 
     def failures(self) -> list[dict[str, Any]]:
-        [path] = (self.folder / "out").rglob("*failures.jsonl")
-        return rows_of(path)
+        return rows_of(self.folder / "cache" / "x_failures.jsonl")
 
 
 @pytest.fixture
