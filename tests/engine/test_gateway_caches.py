@@ -120,25 +120,21 @@ def test_an_id_that_all_replies_have_says_nothing(own_id: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "message",
+    ("left_out", "kept", "message", "most"),
     [
-        "anthropic does not support parameters: ['seed'], for model=claude-sonnet-4",  # LiteLLM's
-        "Extra inputs are not permitted",
+        # LiteLLM's
+        ("seed", "cache", "anthropic does not support parameters: ['seed'], for model=claude", 5),
+        ("seed", "cache", "Extra inputs are not permitted", 5),
+        ("cache", "seed", "invalid argument", 7),
     ],
 )
-def test_a_seed_that_is_refused_is_left_out(message: str) -> None:
-    with gateway_before(Unsure(), refuses_seed=message) as gateway:
+def test_what_is_refused_of_seed_and_cache_key_is_left_out(
+    left_out: str, kept: str, message: str, most: int
+) -> None:
+    with gateway_before(Unsure(), **{f"refuses_{left_out}": message}) as gateway:
         assert is_unsure(grounded(gateway.base_url))
-    asked_for_none = [body for body in gateway.bodies if "cache" in body and "seed" not in body]
-    assert len(asked_for_none) == 2
-    assert 4 <= len(gateway.bodies) <= 5
-
-
-@pytest.mark.slow
-def test_a_cache_key_that_is_refused_is_left_out() -> None:
-    with gateway_before(Unsure(), refuses_cache="invalid argument") as gateway:
-        assert is_unsure(grounded(gateway.base_url))
-    assert len([body for body in gateway.bodies if "seed" in body and "cache" not in body]) >= 2
+    assert sum(kept in body and left_out not in body for body in gateway.bodies) >= 2
+    assert 4 <= len(gateway.bodies) <= most
 
 
 def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> None:

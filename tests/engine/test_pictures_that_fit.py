@@ -205,27 +205,20 @@ def test_a_limit_told_for_a_small_picture_is_found_by_the_next_run(workplace: Wo
         assert server.received == 3
 
 
-def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
-    picture = noise(workplace.folder / "large.png", (900, 700))
-    with_pictures(workplace, picture)
-    settings = {"workflow.tiles": {"size": 512}, "vlm.picture_bytes": 300_000}
-    with taking(workplace, 300_000) as server:
-        assert workplace.run(**settings).code == 0
-        assert (server.count(413), server.received) == (0, 1 + 4)
-        workplace.forget_all_but_replies()
-        assert workplace.run(**settings).code == 0
-        assert server.received == 5
-
-
-def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
+@pytest.mark.parametrize("stated", [MB // 2, None], ids=["stated", "found out"])
+def test_tiles_fit_too(workplace: Workplace, stated: int | None) -> None:
+    """Those in flight are reduced together."""
     picture = noise(workplace.folder / "large.png", (800, 650))
     with_pictures(workplace, noise(workplace.folder / "a.png", (60, 40)), picture)
-    settings = {"workflow.tiles": {"size": 512}}
+    settings = {"workflow.tiles": {"size": 512}, "vlm.picture_bytes": stated}
     with taking(workplace, MB // 2, latency=0.05) as server:
         done = workplace.run(**settings)
         assert (done.code, done.summary["done"]) == (0, 2), done
-        assert server.count(413) > 1
         received = server.received
+        if stated:
+            assert (server.count(413), received) == (0, 2 + 4)
+        else:
+            assert server.count(413) > 1
         workplace.forget_all_but_replies()
         assert workplace.run(**settings).code == 0
         assert server.received == received

@@ -114,14 +114,13 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
         assert (46 - done) / (rate + 0.05) - 1 < left < (46 - done) / (rate - 0.05) + 1, line
 
 
-@pytest.mark.parametrize("end", ["\n", ""])
 def test_a_line_of_columns_is_no_record(
-    workplace: Workplace, end: str, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.picture("a.jpg")
     lines = ["image_path,caption", *(f"a.jpg,{caption(number)}" for number in range(6))]
     workplace.input = workplace.folder / "rows.csv"
-    workplace.input.write_text("\n".join(lines) + end)
+    workplace.input.write_text("\n".join(lines))
     monkeypatch.setattr(progress, "LINE_EVERY", 0.1)
     with LoopbackServer(latency=0.15) as server:
         arguments = workplace.arguments(
