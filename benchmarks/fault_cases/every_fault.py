@@ -20,7 +20,6 @@ from tests.support.fault_cases.file_faults import FILES
 from tests.support.fault_cases.image_faults import PICTURES
 from tests.support.fault_cases.lock_faults import LOCKS
 from tests.support.fault_cases.machine_faults import MACHINE
-from tests.support.fault_cases.row_faults import ROWS
 from tests.support.fault_cases.script_faults import SCRIPTS
 from tests.support.fault_cases.shard_faults import SHARDS
 from tests.support.fault_cases.shortage_faults import SHORTAGES
@@ -41,7 +40,7 @@ SECTIONS: dict[str, list[Case]] = {
         *OF_MACHINE,
         *OF_SHARDS,
     ],
-    "Pictures and rows": [*(each.case() for each in PICTURES), *ROWS, *OF_PICTURES],
+    "Pictures and rows": [*(each.case() for each in PICTURES), *OF_PICTURES],
     "Scripts, Ray, buckets": [*SCRIPTS, *OF_SCRIPTS, *ON_RAY, *BUCKETS],
 }
 """The cases by the heading of their table."""

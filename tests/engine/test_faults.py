@@ -14,7 +14,6 @@ from tests.support.fault_cases import (
     image_faults,
     lock_faults,
     machine_faults,
-    row_faults,
     script_faults,
     shard_faults,
     shortage_faults,
@@ -33,7 +32,6 @@ PLAYED: list[Case] = [
     *file_faults.FILES,
     *shard_faults.SHARDS,
     *shortage_faults.SHORTAGES,
-    *row_faults.ROWS,
     *script_faults.SCRIPTS,
 ]
 

@@ -153,12 +153,23 @@ def test_servings_of_ones_own_and_several_of_them() -> None:
     assert SeveralEndpoints([one, other]).identity() == {"model": "own"}
 
 
-def test_estimate_counts_what_is_stored_of_another_address(
+def test_estimate_counts_what_is_stored_of_another_address_and_touches_no_store(
     workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
     first, second = two
     workplace.many(8)
+    workplace.settings["vlm.box_format"] = X
+
+    def stored() -> int:
+        spec = workplace.spec(**{"vlm.openai.base_url": second.base_url})
+        estimated = command(["estimate", "-e", str(spec), "--json"]).summary
+        assert (estimated["requests"] + estimated["stored"], second.received) == (16, 0)
+        return int(estimated["stored"])
+
+    assert (stored(), workplace.replies.parent.exists()) == (0, False)
     assert run(workplace, first).code == 0
-    spec = workplace.spec(**{"vlm.openai.base_url": second.base_url, "vlm.box_format": X})
-    estimated = command(["estimate", "-e", str(spec), "--json"]).summary
-    assert (estimated["requests"], second.received) == (0, 0)
+    with workplace.replies.open("ab") as store:
+        store.write(b'{"key": "0123')  # a line that is being written
+    held = workplace.replies.read_bytes()
+    assert stored() == 16
+    assert workplace.replies.read_bytes() == held
