@@ -67,8 +67,7 @@ class Asking:
             paying = Paying(part, ToServing(part, answerers), budget, self.traffic, heard)
             return WithinLimit(paying, self.picture_limit)
 
-        is_shared = options.shard is not None
-        self.places = Places(serving, self.traffic, to_endpoint, serving_count, is_shared)
+        self.places = Places(serving, self.traffic, to_endpoint, serving_count)
         refusals = Refusals(self.places, self.traffic)
         self.silence = Silence(Retry(refusals, self.traffic, self.places), self.traffic)
         past_caches = PastCaches(self.silence, heard, self.traffic, serving)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.engine import limiter
-from dataflow_grounding.engine.limiter import FoundPlaces
+from dataflow_grounding.engine.limiter import Level
 from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest, on
 from tests.support import faults
@@ -140,9 +140,8 @@ def test_a_tier_without_a_known_price_costs_in_full_and_is_told(
     assert cost_of(workplace)["cost_usd"] == pytest.approx(in_full(workplace))
 
 
-def limit_found() -> list[FoundPlaces]:
-    """How many places each endpoint was found to have, and where it refused."""
-    return [each.level.found for each in limiter._limiters.values()]
+def limit_found() -> list[Level]:
+    return [each.level for each in limiter._limiters.values()]
 
 
 @pytest.mark.parametrize("backend", ["openai", GEMINI])
@@ -288,14 +287,14 @@ def test_slow_answers_lower_no_limit_that_was_found(
     workplace.settings |= {"workflow.max_workers": 24, "workflow.steps": ["0"]}
     workplace.many(40)
     assert workplace.run().code == 0
-    (before,) = limit_found()
-    assert before.places > 8
+    (found,) = limit_found()
+    places_before = found.places
+    assert places_before > 8
     server.faults = on(faults.hang(), indexes=range(45, 55))
     server.latency = 0.5
     workplace.many(70)
     done = workplace.run(**FLEX, **{"vlm.openai.timeout": 4})
     assert done.code == 0, done
     assert server.abandoned >= 5
-    (after,) = limit_found()
-    assert after.places >= before.places
-    assert after.refused_at is None
+    assert found.places >= places_before
+    assert found.refused_at is None

@@ -27,7 +27,7 @@ class Endpoint:
         self.misses = 0  # faults since the last answer
         self.why_out: errors.GroundingError | None = None  # why it is left out; None if it isn't
         self.next_try_at = 0.0  # of one that is left out, by the process's clock
-        self._before_faults = share.found  # how many places it was found to have
+        self._before_faults = share.level.places
         self._was_out = False  # whether there was an outage since its last answer
         # A wrong key or address is found out by one request, not by all that may be in flight.
         # This may be another thread than the loop's, where alone others are let in.
@@ -44,13 +44,13 @@ class Endpoint:
         self.why_out = None
         if self._was_out:  # after the outage, as many as were found before it
             self._was_out = False
-            self.share.resume(self._before_faults)
+            self.share.level.resume(self._before_faults)
         if self.share.allowed < self.share.most:
             self.share.allow(self.share.most)
 
     def note_fault(self) -> None:
         if not self.misses:
-            self._before_faults = self.share.found
+            self._before_faults = self.share.level.places
         self.misses += 1
 
     def note_outage(self) -> None:

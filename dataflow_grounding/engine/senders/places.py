@@ -30,13 +30,12 @@ class Places:
         traffic: Traffic,
         sender_of: Callable[[Serving], Sender],
         serving_count: int,  # of the run: they divide the connections it may open
-        is_shared: bool,  # with the processes of other shards
     ) -> None:
         self.serving = serving
         self._traffic = traffic
         self.all = []
         for number, (part, weight) in enumerate(serving.endpoints()):
-            share = share_of(part, serving_count, is_shared)
+            share = share_of(part, serving_count)
             self.all.append(Endpoint(number, part, weight, share, sender_of(part)))
         # How many requests may be in flight to all of them together: the serving's `max_workers`.
         # A single endpoint may have as many, if the others have none.
