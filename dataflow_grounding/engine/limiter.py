@@ -19,7 +19,7 @@ from weakref import WeakSet, WeakValueDictionary
 from dataflow_grounding.serving.serving import Serving
 
 LEAST = 10  # places before anything is known, which no pace of answers lowers
-START = 32  # from the first answer on; twice as many once all places were sustained
+START = 32  # from the first answer on
 IN_TIME = 2 / 3  # part of the timeout in which all that are in flight are to be answered
 PATIENCE = 4  # windows (see Level) without a refusal before a probe of more places
 MOST_PATIENCE = 16  # where probes were refused
@@ -34,16 +34,14 @@ class Sent(NamedTuple):
     number: int  # from 1
     in_flight: int  # itself included
     at: float  # by the process's clock
-    took_last: bool  # of the places
 
 
 class Level:
     """How many requests may be in flight to an endpoint, from 1 to `most`.
 
-    - Until the first refusal: START from the first answer on, twice that once all places were
-      sustained, then one more for each answer. It is never more than the endpoint answers in time,
-      at its pace: requests in flight by their latency. One that answers them one by one lets the
-      last ones wait.
+    - Until the first refusal: START from the first answer on, then one more for each answer. It is
+      never more than the endpoint answers in time, at its pace: requests in flight by their
+      latency. One that answers them one by one lets the last ones wait.
     - A refusal takes it down to what the endpoint accepted of all that was in flight, but not below
       half of that.
     - From then on it probes. A window is as many answers as the level. After some windows without
@@ -57,7 +55,6 @@ class Level:
         self._value = float(min(LEAST, most))  # the level, of which `places` are whole
         self._pace = math.inf  # answers a second, by the last one to a request that wasn't alone
         self._is_slow = False  # whether some request wasn't answered in time
-        self._all_sustained = False  # whether all places were taken, and none was refused
         self.refused_at: float | None = None  # how many were in flight at the last refusal
         self._refused = 0  # how many of these were refused; 0 once the level was raised
         self._stride = 1  # how many more the next probe lets in; 1 while there is none
@@ -80,7 +77,7 @@ class Level:
     def send(self, in_flight: int = 1) -> Sent:
         """Return a request that is about to be sent, itself among those `in_flight`."""
         self._sent += 1
-        return Sent(self._sent, in_flight, time.monotonic(), in_flight >= self.places)
+        return Sent(self._sent, in_flight, time.monotonic())
 
     def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, because the endpoint said that it is busy; never below 1."""
@@ -108,14 +105,9 @@ class Level:
             if are_taken and sent.number > self._sent_before and self._value < self.most:
                 self._probe()
             return
-        # An answer to the request that took the last place shows that all places are sustained:
-        # refusals come sooner than answers, so none of the others was refused.
-        if sent.took_last:
-            self._all_sustained = True
-        target = 2 * START if self._all_sustained else START
-        if self._value < target:
-            self._grow(target)
-        elif are_taken:  # then one more place for each answer
+        if self._value < START:
+            self._grow(START)
+        elif are_taken:
             self._grow(self._value + 1)
 
     def _grow(self, target: float) -> None:
