@@ -18,8 +18,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dataflow_grounding.serving.serving import Serving
 
-LEAST = 10  # places before anything is known, which no pace of answers lowers
-START = 32  # from the first answer on
+START = 32  # places before anything is known
 IN_TIME = 2 / 3  # part of the timeout in which all that are in flight are to be answered
 PATIENCE = 4  # windows (see Level) without a refusal before a probe of more places
 MOST_PATIENCE = 16  # where probes were refused
@@ -39,9 +38,9 @@ class Sent(NamedTuple):
 class Level:
     """How many requests may be in flight to an endpoint, from 1 to `most`.
 
-    - Until the first refusal: START from the first answer on, then one more for each answer. It is
-      never more than the endpoint answers in time, at its pace: requests in flight by their
-      latency. One that answers them one by one lets the last ones wait.
+    - Until the first refusal: START, and one more for each answer, but not more than the endpoint
+      answers in time, at its pace: requests in flight by their latency. One that answers them one
+      by one lets the last ones wait.
     - A refusal takes it down to what the endpoint accepted of all that was in flight, but not below
       half of that.
     - From then on it probes. A window is as many answers as the level. After some windows without
@@ -52,9 +51,8 @@ class Level:
     def __init__(self, most: int) -> None:
         self.most = most
         self.timeout = math.inf  # seconds after which a request is given up
-        self._value = float(min(LEAST, most))  # the level, of which `places` are whole
+        self._value = float(min(START, most))  # the level, of which `places` are whole
         self._pace = math.inf  # answers a second, by the last one to a request that wasn't alone
-        self._is_slow = False  # whether some request wasn't answered in time
         self.refused_at: float | None = None  # how many were in flight at the last refusal
         self._refused = 0  # how many of these were refused; 0 once the level was raised
         self._stride = 1  # how many more the next probe lets in; 1 while there is none
@@ -105,26 +103,17 @@ class Level:
             if are_taken and sent.number > self._sent_before and self._value < self.most:
                 self._probe()
             return
-        if self._value < START:
-            self._grow(START)
-        elif are_taken:
-            self._grow(self._value + 1)
-
-    def _grow(self, target: float) -> None:
-        """Raise the level to a target; above START, to no more than are answered in time."""
-        if target > START or self._is_slow:
-            target = min(target, self._in_time)
-        self._value = max(self._value, min(target, self.most))
+        if are_taken:
+            self._value = max(self._value, min(self._value + 1, self.most, self._in_time))
 
     @property
     def _in_time(self) -> float:
         """How many in flight are answered before two thirds of the timeout, at the pace so far."""
-        return self._pace * IN_TIME * self.timeout if self._pace < math.inf else math.inf
+        return self._pace * IN_TIME * self.timeout
 
     def unanswered(self, sent: Sent) -> None:
         """Lower the level where a request took as long as it may, to what is answered in time."""
         if time.monotonic() - sent.at >= IN_TIME * self.timeout:
-            self._is_slow = True
             self._value = max(1.0, min(self._value, self._in_time))
 
     def _probe(self) -> None:
