@@ -7,7 +7,7 @@ import json
 import math
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -44,7 +44,6 @@ _EXPRESSION = {
     "instances": [_BOX],
     "more": "",
 }
-_DTYPES = {bool: "bool", int: "int64", float: "float64", str: "string"}  # as `datasets` says them
 ROW = {
     "image_id": "",
     "image_path": "",
@@ -142,22 +141,12 @@ class WebDataset(Format):
 
 
 def _parquet_schema() -> Any:
-    """Return the types of the columns, stated for `datasets`, too."""
+    """Return the types of the columns; to `datasets` it says which one is a picture."""
     import pyarrow  # of the extra `parquet`, which `write` has asked for
 
     example = {"image": {"bytes": b"", "path": ""}, **ROW}
-    features = {"image": {"_type": "Image"}, **_features(ROW)}
-    stated_types = {"huggingface": json.dumps({"info": {"features": features}})}
+    stated_types = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
     return pyarrow.Table.from_pylist([example]).schema.with_metadata(stated_types)
-
-
-def _features(value: Any) -> Any:
-    """Return types of columns as `datasets` states them, which otherwise guesses."""
-    if isinstance(value, dict):
-        return {key: _features(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_features(value[0])]
-    return {"dtype": _DTYPES[type(value)], "_type": "Value"}
 
 
 class _FreeKeys:
@@ -206,46 +195,27 @@ def _row(sample: Sample, path: str) -> Any:
         "height": sample.size[1],
         "expressions": [phrase.expression.to_json() for phrase in sample.phrases],
     }
-    return _TO_ROW({"image_path": path, **sample.record, **facts})
+    return _converted({"image_path": path, **sample.record, **facts}, ROW)
 
 
-def _converter_to(example: Any) -> Callable[[Any], Any]:
-    """Return a function that converts a value to the example's type: 5 to "5" for a text.
+def _converted(value: Any, example: Any) -> Any:
+    """Return a value of the example's type: "5" of 5 for a text. Raises TypeError, ValueError.
 
-    It raises TypeError or ValueError. It is made once, and called for each row.
+    Of an object, `more` is JSON of the keys without an example: for {"text": "", "more": ""},
+    {"text": 5, "size": 2} becomes {"text": "5", "more": '{"size": 2}'}.
     """
-    if isinstance(example, dict):
-        return _object_converter_to(example)
+    if value is None:
+        return None
     if isinstance(example, list):
-        convert = _converter_to(example[0])
-        return lambda value: [None if item is None else convert(item) for item in value]
+        return [_converted(item, example[0]) for item in value]
     if isinstance(example, str):
-        return lambda value: encodable(str(value))
-    return type(example)  # int, float or bool, which convert by being called
-
-
-def _object_converter_to(example: Update) -> Callable[[Any], Any]:
-    """Return a function that makes rows of objects; `more` is JSON of keys without an example.
-
-    For the example {"text": "", "more": ""} it makes {"text": "5", "more": '{"size": 2}'} of
-    {"text": 5, "size": 2}.
-    """
-    converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
-
-    def converted(value: Any) -> Any:
-        row: Update = {}
-        for key, convert in converters.items():
-            item = value.get(key)
-            row[key] = None if item is None else convert(item)
-        row["more"] = "{}"
-        if value.keys() - converters.keys():
-            row["more"] = dump_text({key: value[key] for key in value if key not in converters})
-        return row
-
-    return converted
-
-
-_TO_ROW = _converter_to(ROW)
+        return encodable(str(value))
+    if not isinstance(example, dict):
+        return type(example)(value)  # int, float or bool
+    stated = [key for key in example if key != "more"]
+    row = {key: _converted(value.get(key), example[key]) for key in stated}
+    others = {key: value[key] for key in value if key not in row}
+    return {**row, "more": dump_text(others) if others else "{}"}
 
 
 def _record(row: Update, picture: bytes | None, folder: str) -> Update:
@@ -262,7 +232,7 @@ def _record(row: Update, picture: bytes | None, folder: str) -> Update:
 
 
 def _restored(value: Any) -> Any:
-    """Return a value as it was before `_TO_ROW`, which wrote None for missing keys."""
+    """Return a value as it was before `_converted`, which wrote None for missing keys."""
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
