@@ -1,7 +1,8 @@
-"""Half-sent bodies, odd headers, odd JSON, odd forms: a 4xx with a sentence, and no place is held."""
+"""Half-sent bodies, odd headers, odd JSON: a 4xx with a sentence, and no place is held."""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import re
@@ -26,9 +27,6 @@ CONFIG = (
     '<Label value="cup"/></RectangleLabels></View>'
 )
 JSON = {"Content-Type": "application/json"}
-FORM = {"Content-Type": "multipart/form-data; boundary=b"}
-PHRASES = 'Content-Disposition: form-data; name="phrases"'
-FILE = 'Content-Disposition: form-data; name="image"; filename="0.png"'
 
 
 def connected(served: Served) -> socket.socket:
@@ -57,10 +55,6 @@ def asked(served: Served, path: str, body: bytes, headers: dict[str, str]) -> tu
     with connected(served) as client:
         client.sendall(head(path, len(body), **headers) + body)
         return answer_of(client)
-
-
-def form(*parts: tuple[str, bytes]) -> bytes:
-    return b"".join(b"--b\r\n%s\r\n\r\n%s\r\n" % (h.encode(), b) for h, b in parts) + b"--b--\r\n"
 
 
 def labels(count: int) -> str:
@@ -94,15 +88,6 @@ def task(address: str, config: str = CONFIG) -> bytes:
         ("/ground", b'{"image_path": "0.png", "phrases": NaN}', JSON),
         ("/ground", b'{"image_path": "0.png", "phrases": ' + b"9" * 5000 + b"}", JSON),
         ("/ground", b'{"phrases": ' + b'{"a":' * 99_999, JSON),
-        ("/ground", form((PHRASES, b"a cup")), FORM),
-        ("/ground", form((FILE, b""), (PHRASES, b"a cup")), FORM),
-        ("/ground", form((FILE, b"x"), (PHRASES, b"\xff")), FORM),
-        ("/ground", form((FILE, b"x"), (f"{PHRASES}\r\nContent-Type: a; charset=zzz", b"a")), FORM),
-        ("/ground", form((f"{FILE}\r\nContent-Transfer-Encoding: zzz", b"x")), FORM),
-        ("/ground", form(("\xff\xff", b"x")), FORM),
-        ("/ground", form(('Content-Disposition: for"m; name="x"', b"x")), FORM),
-        ("/ground", form(("Content-Type: multipart/mixed; boundary=c", b"--c--")), FORM),
-        ("/ground", form(*[(PHRASES, b"a")] * 2000), FORM),
         ("/predict", task("//[x"), JSON),
         ("/predict", task("http://[x"), JSON),
         ("/predict", task("/data/%00"), JSON),
@@ -173,8 +158,9 @@ def test_a_kill_leaves_no_pictures(
     variables["TMPDIR"] = str(tmp_path / "tmp")
     endpoint.faults = on(faults.Fault(hang=True))
     with Served(tmp_path, **variables) as served, connected(served) as client:
-        body = form((FILE, data), (PHRASES, b"a cup"))
-        client.sendall(head("/ground", len(body), **FORM) + body)
+        picture = base64.b64encode(data).decode()
+        body = json.dumps({"image": picture, "phrases": ["a cup"]}).encode()
+        client.sendall(head("/ground", len(body), **JSON) + body)
         wait_until(lambda: len(endpoint.requests) > 0)
         served.end(signal.SIGKILL)
     left = [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]

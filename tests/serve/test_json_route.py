@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,43 +24,20 @@ def test_a_picture_comes_in_three_ways_and_is_paid_once(
 ) -> None:
     data = (pictures / "1.png").read_bytes()
     encoded = base64.b64encode(data).decode()
-    form = form_of(data)
     with Served(tmp_path, "--root", str(pictures), **variables) as served:
         by_path = served.ground("1.png", "a cup")
         by_base64 = served.post("/ground", {"image": encoded, "phrases": ["a cup"]})
         by_address = served.post(
             "/ground", {"image": f"data:image/png;base64,{encoded}", "phrases": "a cup"}
         )
-        by_form = served.post(
-            "/ground", form, **{"Content-Type": "multipart/form-data; boundary=b"}
-        )
-    answers = [by_path, by_base64, by_address, by_form]
-    assert [answer.status for answer in answers] == [200] * 4
+    answers = [by_path, by_base64, by_address]
+    assert [answer.status for answer in answers] == [200] * 3
     boxes = [answer.body["expressions"][0]["instances"][0]["bbox"] for answer in answers]
-    assert boxes == [boxes[0]] * 4
+    assert boxes == [boxes[0]] * 3
     record = by_path.body
     assert (record["image_path"], record["width"], record["height"]) == ("1.png", 320, 240)
     assert record["expressions"][0]["text"] == "a cup"
     assert paid_for(endpoint) == 1
-
-
-def form_of(picture: bytes) -> bytes:
-    """A form as a client sends it: a file and a phrase."""
-    image = b'--b\r\nContent-Disposition: form-data; name="image"; filename="1.png"\r\n\r\n'
-    phrase = b'\r\n--b\r\nContent-Disposition: form-data; name="phrases"\r\n\r\na cup\r\n--b--\r\n'
-    return image + picture + phrase
-
-
-def test_a_form_may_have_a_large_picture(tmp_path: Path, variables: dict[str, Any]) -> None:
-    """Photographs are: aiohttp 3.14 wanted a connection to hold up for more than 128 KB."""
-    side = 2_600  # 20 MB
-    noise = random.Random(0).randbytes(3 * side * side)
-    Image.frombytes("RGB", (side, side), noise).save(tmp_path / "a.bmp")
-    with Served(tmp_path, **variables) as served:
-        form = form_of((tmp_path / "a.bmp").read_bytes())
-        answer = served.post("/ground", form, **{"Content-Type": "multipart/form-data; boundary=b"})
-    assert (answer.status, answer.body.get("error")) == (200, None)
-    assert (answer.body["width"], answer.body["height"]) == (side, side)
 
 
 def put_picture(path: Path, color: str) -> None:

@@ -56,12 +56,6 @@ def test_routes_and_content_types_that_are_none(served: Served) -> None:
     assert served.get("/grund").status == 404
     assert served.get("/ground").status == 405
     assert served.post("/ground", b"a=b", **{"Content-Type": "text/plain"}).status == 415
-    form = {"Content-Type": "multipart/form-data; boundary=b"}
-    for body in (b"", b"--b\r\n", b"--b--\r\n", b'--b\r\nContent-Disposition: form-data; name="p"'):
-        answer = served.post("/ground", body, **form)
-        assert (answer.status, list(answer.body)) == (400, ["error"]), (body, answer.body)
-    no_boundary = served.post("/ground", b"x", **{"Content-Type": "multipart/form-data"})
-    assert no_boundary.status == 400
 
 
 def test_what_is_no_http_leaves_no_traceback(served: Served) -> None:
