@@ -2,13 +2,12 @@
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
 from dataflow_grounding._util.addresses import is_remote
-from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.terminal import only_answers, say, say_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,46 +52,7 @@ pilot_option = click.option(
 )
 
 
-def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    """`KEY=` for each key that begins as `typed`, of the pipelines that the line's specs name."""
-    # These imports take long, and only a shell that completes needs them.
-    from dataflow_grounding.jobs.registry import PIPELINES, kind_named
-    from dataflow_grounding.spec.problems import keys_of
-    from dataflow_grounding.spec.schema import SpecHead, spec_with
-
-    paths = ctx.params.get("spec_paths") or ()
-    names = _pipelines_in(paths, PIPELINES) if paths else list(PIPELINES)
-    keys = dict.fromkeys(keys_of(SpecHead))
-    for name in names:
-        spec = spec_with(name, kind_named(name).block)
-        # without the keys of blocks in lists, which can't be set on the command line
-        keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
-    return [f"{key}=" for key in keys if key.startswith(typed)]
-
-
-def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    """The last `autolabel_type`, else all whose blocks the specs have. No user's code is run."""
-    import yaml
-
-    autolabel_type = None
-    with_block: dict[str, None] = {}  # a set that keeps its order
-    for path in paths:
-        try:
-            with open(os.path.expanduser(path), encoding="utf-8") as file:
-                spec = yaml.safe_load(file)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
-            continue
-        if isinstance(spec, dict):
-            autolabel_type = spec.get("autolabel_type", autolabel_type)
-            with_block.update(dict.fromkeys(name for name in spec if name in shipped))
-    if autolabel_type is None:
-        return list(with_block)
-    return [name for name in shipped if name == autolabel_type]
-
-
-overrides_argument = click.argument(
-    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_completed_keys
-)
+overrides_argument = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None = None) -> None:
@@ -101,25 +61,6 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
         say_json(figures, indent)
     else:
         say("\n".join(lines), err=False)
-
-
-def check_writable(path: str, image: str = "") -> None:
-    """Raise SpecError, before anything is paid for, where a picture can't be written to a path."""
-    from PIL import Image  # only `ground --draw` needs it
-
-    both_exist = os.path.exists(path) and os.path.exists(image)
-    if both_exist and os.path.samefile(path, image):
-        raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise SpecError(f"can't write {path}: there is no folder {folder}")
-    what_is_written = path if os.path.exists(path) else folder  # a new file changes its folder
-    if os.path.isdir(path) or not os.access(what_is_written, os.W_OK):
-        raise SpecError(f"can't write {path}: choose another file")
-    if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
-        raise SpecError(
-            f"can't write {path}: its ending should name a kind of picture, as .png or .jpg"
-        )
 
 
 def mention_reviewed_file(results: str) -> None:

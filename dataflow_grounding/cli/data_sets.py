@@ -80,21 +80,14 @@ def split_command(
     """
     mention_reviewed_file(results)
     weights = _weights_of_parts(ratios)
-    summary = split(
-        results,
-        out,
-        weights,
-        seed=seed,
-        image_root=image_root,
-        read=reads_pictures,
-    )
+    summary = split(results, out, weights, seed=seed, image_root=image_root, read=reads_pictures)
     if as_json:
         say_json(summary)
     else:
-        _say_parts(summary, out, weights)
+        _say_parts(summary, out)
 
 
-def _say_parts(summary: JsonObject, out: str, weights: dict[str, float]) -> None:
+def _say_parts(summary: JsonObject, out: str) -> None:
     for name, counts in summary["parts"].items():
         records = counted(counts["records"], "record")
         pictures = counted(counts["pictures"], "picture")
@@ -108,34 +101,8 @@ def _say_parts(summary: JsonObject, out: str, weights: dict[str, float]) -> None
             f"{counted(summary['unread'], 'picture')} can't be read: whether others are nearly the"
             " same isn't known"
         )
-    missed = _missed_ratios(summary["parts"], weights, summary["alike"])
-    if missed:
-        say(missed)
     if summary["rejected"]:
         say(f"rejected by a reviewer, left out: {summary['rejected']:,} boxes")
-
-
-def _missed_ratios(parts: JsonObject, weights: dict[str, float], alike: int) -> str:
-    """Why parts have other sizes than were asked for; "" where the sizes are near enough."""
-    counts = {name: part["pictures"] for name, part in parts.items()}
-    total = sum(counts.values())
-    why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
-    if alike:
-        why = (
-            "pictures that are nearly the same stay together, which leaves"
-            f" {total - alike:,} of {total:,} to divide"
-        )
-    empty = [name for name in counts if not counts[name]]
-    if empty:
-        return f"without a record: {', '.join(empty)}, because {why}"
-    sum_of_weights = sum(weights.values())
-    asked_share_of = {name: weight / sum_of_weights for name, weight in weights.items()}
-    most_off = max(abs(counts[name] - share * total) for name, share in asked_share_of.items())
-    if most_off <= math.sqrt(total):  # as a share by chance is met
-        return ""
-    shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
-    asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())
-    return f"the parts are {shares}, not {asked_shares}: {why}"
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:

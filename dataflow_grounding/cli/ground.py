@@ -7,9 +7,9 @@ from contextlib import suppress
 import click
 
 from dataflow_grounding._util.environment import cache_folder
-from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
+from dataflow_grounding._util.errors import GroundingError, SpecError
 from dataflow_grounding._util.terminal import counted, say, say_json
-from dataflow_grounding.cli.arguments import any_path, check_writable, spec_option_for
+from dataflow_grounding.cli.arguments import any_path, spec_option_for
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
@@ -49,17 +49,19 @@ def command(
     for number, phrase in enumerate(phrases, 1):
         if not phrase.strip():
             raise SpecError(f"phrase {number} is an empty text: say what to look for")
-    if draw_path:
-        check_writable(draw_path, image)
+    if draw_path and os.path.exists(draw_path) and os.path.samefile(draw_path, image):
+        raise SpecError(f"can't write {draw_path}: it is the picture itself, choose another file")
     grounder = _grounder_of(spec_paths)
     keeps_replies = not no_cache and not grounder.serving.free
     options = RunOptions(replies=_cache_of(image) if keeps_replies else None)
     with holding(current_options, options):  # the grounder takes its options from there
         record = grounder({"image_path": image, "expressions": list(phrases)})
     say_json(record, indent=1)
-    if draw_path:
-        with errors_as(GroundingError, f"can't write {draw_path}"):
+    if draw_path:  # where it can't be written, the same command asks for nothing again
+        try:
             record.draw().save(draw_path)
+        except (OSError, ValueError) as error:  # ValueError: its ending is of no kind of picture
+            raise GroundingError(f"can't write {draw_path}: {error}") from None
         _, boxes = record.counts()
         say(f"{draw_path}: {counted(boxes, 'box')} drawn")
 

@@ -166,12 +166,8 @@ def completion(shell: str) -> None:
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # click has one for each of the choices
     script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
-    # click's script for bash has this line, which offers a value; the other shells' haven't. There
-    # should be no space after `KEY=`, because the key's value follows.
-    offer = "COMPREPLY+=($value)"
-    offer_without_space = f"{offer}\n            [[ $value == *= ]] && compopt -o nospace"
     # Not by `say`, which may change what it prints: a script has to stay as it is.
-    click.echo(script.source().replace(offer, offer_without_space))  # noqa: TID251
+    click.echo(script.source())  # noqa: TID251
 
 
 def main() -> None:
@@ -255,18 +251,9 @@ def _run() -> None:
         say(message.getvalue().rstrip())
         sys.exit(2)
     except Exception as error:
-        sys.exit(_code_of_unexpected(error))
-
-
-def _code_of_unexpected(error: Exception) -> int:
-    """Say what an error is that nothing else has expected. Return the exit code."""
-    _say_traceback_if_asked()
-    # Python holds a time as 64 bits of nanoseconds, which end in the year 2262.
-    if isinstance(error, OverflowError) and "timestamp" in str(error):
-        say("Error: this machine's clock is beyond the year 2262: set it")
-        return 2
-    say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
-    return 70  # EX_SOFTWARE of sysexits.h
+        _say_traceback_if_asked()
+        say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
+        sys.exit(70)  # EX_SOFTWARE of sysexits.h
 
 
 class _FailSafeFile(io.FileIO):

@@ -5,7 +5,7 @@ A location is a key of a spec with the blocks that it is in, from the outermost 
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -187,22 +187,15 @@ def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
             yield known[: start + len(key)]
 
 
-def keys_of(
-    model: type[BaseModel], key_prefix: str = "", *, in_lists: bool = True
-) -> Iterator[str]:
-    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`.
-
-    Without `in_lists`, the keys of a list's blocks (`vlm.openai.endpoints.weight`), which overrides
-    can't set, are left out, and the list's own key is yielded.
-    """
+def keys_of(model: type[BaseModel], key_prefix: str = "") -> Iterator[str]:
+    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`."""
     for name, field in model.model_fields.items():
         key = f"{key_prefix}{field.alias or name}"
         block = _block_in(field.annotation)
-        is_list = get_origin(field.annotation) is list
-        if block is not None and (in_lists or not is_list):
-            yield from keys_of(block, f"{key}.", in_lists=in_lists)
-        else:
+        if block is None:
             yield key
+        else:
+            yield from keys_of(block, f"{key}.")
 
 
 def _block_in(annotation: Any) -> type[BaseModel] | None:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -307,7 +306,6 @@ def test_completion_scripts(shell: str) -> None:
     done = command(["completion", shell])
     assert done.code == 0
     assert "_DATAFLOWGROUNDING_COMPLETE" in done.out
-    assert ("compopt -o nospace" in done.out) == (shell == "bash")
 
 
 Completed = Callable[[str], list[str]]
@@ -343,17 +341,10 @@ def test_a_shell_gets_what_is_offered_alone() -> None:
     assert (done.out, done.err) == ("plain,estimate\n", "")
 
 
-def test_keys_of_a_spec_are_completed(completed: Completed) -> None:
-    assert completed("dataflowgrounding nothing --pi") == []
-    keys = completed("dataflowgrounding generate image_grounding.workflow.max_w")
-    workflow = "image_grounding.workflow"
-    assert {f"{workflow}.max_workers=", f"{workflow}.max_wait="} <= {*keys}
-    assert not any("samples" in key for key in keys)
-
-
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
+        ("nothing --pi", []),
         ("generate --pi", ["--pilot"]),
         ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
         ("import labels --format label", ["label-studio", "labelme"]),
@@ -368,22 +359,6 @@ def test_options_formats_names_and_paths_are_completed(
     words: str, offered: list[str], completed: Completed
 ) -> None:
     assert completed(f"dataflowgrounding {words}") == offered
-
-
-def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path, completed: Completed) -> None:
-    def keys(spec: str, begun: str) -> list[str]:
-        (tmp_path / "spec.yaml").write_text(spec)
-        return completed(f"dataflowgrounding generate -e {tmp_path}/spec.yaml {begun}")
-
-    named = "autolabel_type: image_region_caption\nresults_dir: ???\n"
-    assert keys(named, "image_g") == []
-    assert "image_region_caption.workflow.marks=" in keys(named, "image_region_caption.w")
-    assert keys("image_grounding: {}\n", "image_r") == []
-    assert keys(named, "resu") == ["results_dir="]
-    own = "autolabel_type: mine:Pipeline\nmine: {}\n"
-    assert keys(own, "image") == []
-    endpoints = "image_region_caption.vlm.openai.endpoints"
-    assert keys(named, endpoints) == [f"{endpoints}="]
 
 
 # --- pilots

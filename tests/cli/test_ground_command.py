@@ -78,7 +78,8 @@ WRONG = (
 def test_what_is_wrong_is_said_in_one_line(drawing: Path, arguments: list[str], says: str) -> None:
     (drawing.parent / "empty.png").touch()
     done = command(["ground", *arguments])
-    assert (done.code, done.out) == (2, ""), done
+    assert done.code == 2, done
+    assert (done.out == "") == ("--draw" not in arguments), "boxes that are paid for are printed"
     assert says in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
 
