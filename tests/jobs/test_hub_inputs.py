@@ -180,7 +180,7 @@ def forget() -> None:
         kept.clear()
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "tar", "b"])
+@pytest.mark.parametrize("kind", ["jsonl", "b"])
 def test_a_file_there_gives_what_the_same_one_here_does(
     place: Workplace, hub: Hub, kind: str
 ) -> None:
@@ -237,15 +237,12 @@ def test_a_private_repository(
         assert done.err.endswith(f"can't read {address}: {why}\n"), done
 
 
-@pytest.mark.parametrize(
-    "path", ["/none.jsonl", "@v2/captions.jsonl", "/captions.json", "/captions.parquet"]
-)
+@pytest.mark.parametrize("path", ["/none.jsonl", "/captions.json"])
 def test_what_is_not_there_is_told_in_a_line(place: Workplace, hub: Hub, path: str) -> None:
     (place.folder / "data/captions.json").write_text("{}")
-    (place.folder / "data/captions.parquet").write_text("")
     address = f"{hub.put_all(place.folder / 'data')}{path}"
-    # gone, or forbidden, since
-    hub.faults["cdn", "json"], hub.faults["resolve", "parquet"] = ["403"], ["404"]
+    # forbidden since
+    hub.faults["cdn", "json"] = ["403"]
     done = place.run(**{"data.input_jsonl": address})
     assert (done.code, done.err.count("\n"), address in done.err) == (2, 1, True), done
 

@@ -244,13 +244,6 @@ def test_a_column_in_the_way_takes_no_other_columns_name(order: int) -> None:
     }
 
 
-def test_two_columns_in_the_way_keep_their_values_apart() -> None:
-    row = {"a": 1, "original_a": 2, "x": 3, "y": 4}
-    new_row = renamed(row, {"a": "x", "original_a": "y"})
-    assert sorted(new_row.values()) == [1, 2, 3, 4]
-    assert (new_row["a"], new_row["original_a"]) == (3, 4)
-
-
 @pytest.mark.parametrize("named", ["pictures", "pictures/**/*"])
 def test_a_reports_copies_of_pictures_are_none_however_the_input_is_named(
     place: Workplace, named: str
@@ -266,13 +259,6 @@ def test_a_reports_copies_of_pictures_are_none_however_the_input_is_named(
     names = [Path(record["image_path"]).name for record in place.annotations()]
     assert names.count("b.jpg") == 1
     assert "a.jpg" not in names
-
-
-def test_a_name_that_no_file_can_have_is_no_input(place: Workplace) -> None:
-    done = place.run(**{"data.input_jsonl": "a\0b.jsonl"})
-    assert done.code == 2, done
-    assert len(done.err.strip().splitlines()) == 1
-    assert "Internal" not in done.err
 
 
 def test_one_picture_is_an_input_of_one(place: Workplace) -> None:
@@ -327,15 +313,12 @@ def test_classes_are_asked_for_in_every_picture(
 
 CLASS_FILES = {
     "lines": ("names.txt", "\ufeffred thing\n\n  dog \n"),
-    "a JSON list": ("names.json", '["red thing", "dog"]'),
     "COCO": (
         "coco.json",
         '{"categories": [{"id": 9, "name": "dog"}, {"id": 2, "name": "red thing"}]}',
     ),
     "a YAML list": ("names.yaml", "- red thing\n- dog\n"),
-    "Ultralytics' list": ("data.yaml", "path: x\nnames: [red thing, dog]\n"),
     "Ultralytics' mapping": ("data.yml", "names:\n  1: dog\n  0: red thing\n"),
-    "phrases": ("phrases.yaml", "red thing: red thing\ndog: dog\n"),
 }
 
 
@@ -381,15 +364,8 @@ def test_tables_of_classes_are_in_the_order_of_the_spec(place: Workplace) -> Non
 BAD_CLASS_FILES = {
     "nothing in it": ("names.txt", b"\n \n", "names.txt has no names of classes in it"),
     "not UTF-8": ("names.txt", b"caf\xe9\n", "names.txt is not a text in UTF-8"),
-    "no YAML": ("names.yaml", b"[a, b", "can't read the names of classes in"),
-    "no numbers": ("data.yaml", b"names: {a: b}\n", "can't read the names of classes in"),
     "no JSON": ("names.json", b"{", "can't read the names of classes in"),
-    "COCO without names": ("coco.json", b'{"categories": [{"id": 1}]}', "can't read the names of"),
-    "COCO without ids": ("coco.json", b'{"categories": [{"name": "a"}]}', "has no 'id'"),
-    "deep": ("names.json", b"[" * 100_000, "can't read the names of classes in"),
     "a name twice": ("names.txt", b"dog\ncat\ndog\n", "'dog' is there twice"),
-    "no text": ("names.json", b"[1]", "1 is not a text to look for"),
-    "one text": ("names.json", b'"dog"', "should be a list of class names"),
 }
 
 
@@ -434,11 +410,6 @@ def _boxes(place: Workplace) -> str:
     return str(path.rename(place.folder / "boxes.json"))
 
 
-def _pipe(place: Workplace) -> str:
-    os.mkfifo(place.folder / "pipe")
-    return "pipe"
-
-
 def _named_otherwise(place: Workplace) -> str:
     rows = [{"file": name, "text": text} for name, text in zip(NAMES, TEXTS, strict=True)]
     return os.path.dirname(of_rows(place, "pictures/metadata.jsonl", rows))
@@ -448,11 +419,6 @@ def _metadata_below(place: Workplace) -> str:
     """As the parts of Hugging Face's imagefolder have it: its captions were passed over."""
     of_rows(place, "pictures/sub/metadata.jsonl", ROWS)
     return "pictures"
-
-
-def _junk(place: Workplace) -> str:
-    (place.folder / "junk.parquet").write_bytes(b"junk")
-    return "junk.parquet"
 
 
 Bad = tuple[Callable[[Workplace], str], dict[str, Any]]
@@ -474,28 +440,19 @@ def _pictures(place: Workplace) -> str:
 DOG = {"data.classes": ["dog"]}
 BAD: dict[str, Bad] = {
     "no such column": (_table, {COLUMN: {"image": "filename"}}),
-    "no such role": (_table, {COLUMN: {"picture": "file_name"}}),
-    "a pipe with columns": (_pipe, {COLUMN: {"image": "file_name"}}),
     "metadata without file_name": (_named_otherwise, {COLUMN: {"caption": "text"}}),
     "metadata in a folder below": (_metadata_below, DOG),
     "an empty folder": (_empty, {}),
     "no picture matches": (lambda p: "nothing/*.png", {}),
     "COCO without captions": (_boxes, {}),
-    "no Parquet file": (_junk, {}),
     "several splits": (_splits, {}),
     "no such split": (_splits, {"data.split": "val"}),
-    "a term without a definition": (_pictures, {**DOG, "data.glossary": {"dog": " "}}),
-    "the place of the data": (_pictures, {**DOG, "workflow.guidance": "put it in <input>"}),
     "captions beside classes": (_pictures, {**DOG, COLUMN: {"caption": "text"}}),
     "nobody who writes captions": (_pictures, {"vlm.backend": "embedded"}),
-    "a class with another key": (_pictures, {"data.classes": {"dog": {"def": "no toys"}}}),
-    "no definition": (_pictures, {"data.classes": {"dog": {"definition": ["no toys"]}}}),
     "classes that are no list": (_pictures, {"data.classes": "dog"}),
 }
 SAID = {
     "no such column": "image_grounding.data.columns.image: {folder}/rows.csv has no column 'filename'; is it 'file_name'?",
-    "no such role": "image_grounding.data.columns.picture is not one of image, caption, image_id",
-    "a pipe with columns": "{folder}/pipe is not a file: save its rows in one to use image_grounding.data.columns",
     "metadata without file_name": "metadata.jsonl has no column 'image_path'; if 'file' should be taken, add image_grounding.data.columns.image=file",
     "metadata in a folder below": "{folder}/pictures has rows in sub/metadata.jsonl: is the input {folder}/pictures/sub?"
     " The pattern {folder}/pictures/**/*.jpg takes pictures without them",
@@ -504,15 +461,10 @@ SAID = {
     "COCO without captions": "boxes.json is a COCO file without captions: boxes go into the pipeline"
     " image_referring_expression, as data.coco_json; or into image_region_caption, as JSON lines of"
     ' {"image": FILE_NAME, "bbox": [[x, y, width, height], ...]}',
-    "no Parquet file": "{folder}/junk.parquet is not a Parquet file",
     "several splits": "saved has several splits: set data.split to one of train, test",
     "no such split": "saved has no split 'val': set data.split to one of train, test",
-    "a term without a definition": "line 1: image_grounding.data.glossary: a term and what counts as it should be texts",
-    "the place of the data": "workflow.guidance can't hold <input>",
     "captions beside classes": "columns.caption is not one of image, image_id: captions aren't read with image_grounding.data.classes",
     "nobody who writes captions": "pictures without captions, and embedded-opencv can't write captions: choose another vlm.backend, or name what",
-    "a class with another key": "line 1: image_grounding.data.classes: 'dog' has 'def': a class states phrases, definition",
-    "no definition": "line 1: image_grounding.data.classes: the definition of 'dog' should be a text",
     "classes that are no list": "/dog. Name a file of class names, or give a list of them: [person, cup]",
 }
 

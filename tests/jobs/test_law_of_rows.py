@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -161,62 +160,3 @@ def test_a_folder_that_run_json_names_is_no_more_trusted_than_a_row(tmp_path: Pa
     trusted = ("/data", "s3://bucket/a", "http:x", str(tmp_path), ".")
     assert image_folders_of(str(tmp_path)) == trusted
     assert image_folders_of(str(tmp_path), "ftp://a/b") == ("ftp://a/b",)
-
-
-def test_a_store_that_is_not_there_is_not_waited_for_again_and_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls = []
-
-    def slow() -> None:
-        calls.append(1)
-        time.sleep(0.03)
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(stores, "PATIENCE", 0.02)
-    with pytest.raises(OSError, match="no route"):
-        stores.patiently("s3://bucket/a", slow)
-    assert len(calls) == 1
-
-
-def nested(depth: int) -> list[Any]:
-    """Lists within lists."""
-    value: list[Any] = []
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize("column", ["x", "image_path", "expressions"])
-def test_a_row_that_holds_itself_fails_alone(place: Workplace, column: str) -> None:
-    good = {"image_path": "good.jpg", "expressions": ["a cup"]}
-    around: dict[str, Any] = {**good, column: {}}
-    around[column]["row"] = around
-    for value in (around[column], nested(100_000)):
-        done = PhraseGrounder(EmbeddedServing())([good, {**good, column: value}, good])
-        assert len(done) == 2
-        [(place_of_it, error)] = done.failures
-        assert (place_of_it, error.kind) == (1, "broken_row")
-        assert f"column '{column}'" in str(error)
-        with pytest.raises(RecordError, match="nested too deeply"):
-            PhraseGrounder(EmbeddedServing())({**good, column: value})
-
-
-def test_a_deep_row_of_a_file_ends_nothing(place: Workplace) -> None:
-    depths = [*range(50, 1001, 50), 960, 980, 985, 990, 995, 5_000, 100_000]
-    values = ["7", *("[" * depth + "]" * depth for depth in depths), "7"]
-    place.rows(
-        f'{{"image_path": "good.jpg", "image_id": "r{n}", "caption": "{caption(n)}", "deep": {deep}}}'
-        for n, deep in enumerate(values)
-    )
-    done = place.run()
-    assert done.code in (0, 1), done
-    assert len(place.annotations()) + len(place.failures()) == len(values)
-    results = str(place.results)
-    look_at_all(results)
-    for name in ("stats", "lint", "report", "cost"):
-        assert command([name, results]).code in (0, 1), name
-    out = ["export", results, "--format", "datasets", "-o", "out"]
-    assert "Traceback" not in command(out).err
-    done = command(["split", results, "-o", "parts", "--ratios", "0.5/0.5"])
-    assert "Internal" not in done.err, done

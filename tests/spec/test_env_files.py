@@ -57,12 +57,10 @@ def spec_of(place: Workplace, **openai: Any) -> None:
 DF, OPENAI, SPEC = ({name: "THIEF"} for name in ("DF_BASE_URL", "OPENAI_BASE_URL", "base_url"))
 BELONGING: dict[str, tuple[dict[str, str], dict[str, str], dict[str, str], set[str]]] = {
     "both in one file": ({**DF, "DF_API_KEY": GIVEN, **NAMED}, {}, {}, {GIVEN}),
-    "both in it, OpenAI's": ({**OPENAI, "OPENAI_API_KEY": GIVEN, **NAMED}, {}, {}, {GIVEN}),
     # A server of one's own needs none, and OPENAI_API_KEY is set for something else.
     "a provider's key is set": ({**DF, **NAMED}, {"OPENAI_API_KEY": OWN}, {}, set()),
     "the address in the environment": ({"DF_API_KEY": GIVEN}, {**DF, **NAMED}, {}, {GIVEN}),
     "the address in the spec": ({"OPENAI_API_KEY": GIVEN}, {}, SPEC, {GIVEN}),
-    "all in the environment": ({}, {**DF, "DF_API_KEY": OWN, **NAMED}, {}, {OWN}),
     "another provider's key": (
         {"OPENROUTER_API_KEY": GIVEN},
         {},
@@ -101,7 +99,7 @@ def test_a_name_twice_has_its_last_value_and_the_environment_goes_first(dotenv: 
     assert (os.environ["DF_API_KEY"], os.environ["DF_MODEL"]) == ("b", "the environment's")
 
 
-@pytest.mark.parametrize("key", ["EMPTY", "none", "ollama", "lm-studio"])
+@pytest.mark.parametrize("key", ["EMPTY", "ollama"])
 def test_a_word_in_place_of_a_key_is_none(
     place: Workplace, server: LoopbackServer, key: str
 ) -> None:

@@ -198,9 +198,6 @@ def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
 
 ODD = {
     "no YAML": "{x: [1",
-    "a tag that doesn't fit": "x: !!bool 3",
-    "no date": "x: !!timestamp x",
-    "no number": "x: !!int ''",
     "a number of 5,000 digits": f"x: {'9' * 5_000}",
 }
 
@@ -215,8 +212,6 @@ def test_yaml_that_can_not_be_read_is_refused_in_a_line_that_names_the_file(
 
 
 CLASSES_IN_FILE = {
-    "none": "",
-    "an empty list": "classes: [], ",
     "a list": "classes: [tree, cup], ",
     "a mapping": "classes: {a tree: tree}, ",
 }
@@ -244,10 +239,7 @@ def test_classes_as_a_list_or_a_mapping_replace_what_the_spec_says(
 
 WRONG_ITEMS = {
     "a class twice": ("classes:\n      - cat\n      - cup\n      - cat", 6),
-    "a class that is no text": ("classes:\n      - cat\n      - [cup]", 5),
     "a class with another key": ("classes:\n      cat: cat\n      cup:\n        says: 3", 6),
-    "phrases that are no list": ("classes:\n      cat: cat\n      cup:\n        phrases: 3", 6),
-    "a phrase in capitals": ("classes:\n      cat: cat\n      cup: cup\n      CAT: cat", 6),
     "a definition of nothing": ("glossary:\n      cat: a cat\n      cup: ''", 5),
     "a host": ("allow_hosts:\n      - a.example\n      - http://b.example/c", 5),
 }
@@ -275,9 +267,7 @@ def test_an_empty_mapping_of_the_command_line_clears_the_specs(tmp_path: Path) -
     assert not load_spec(spec, ["image_grounding.data.glossary={}"]).block.data.glossary
 
 
-@pytest.mark.parametrize(
-    "name", ["set #1", "set #2", "007", "12:30", "@home", "*", "50%", "&c", "a #", "1.5", "x, y"]
-)
+@pytest.mark.parametrize("name", ["set #1", "007", "12:30", "@home", "x, y"])
 def test_a_text_of_an_override_is_as_it_is_typed(spec: str, name: str) -> None:
     key = "image_grounding.vlm.openai.model_name"
     loaded = load_spec(spec, [f"results_dir=/{name}", f"{key}={name}"])
@@ -332,16 +322,10 @@ def test_a_bad_line_of_a_dotenv_file_is_passed_over_and_not_shown(
 
 NO_SETTINGS = [
     ("vlm.openai.temperature", ".nan"),
-    ("vlm.openai.temperature", "-1"),
     ("vlm.openai.timeout", ".inf"),
-    ("vlm.openai.max_tokens", ".inf"),
     ("vlm.openai.extra_body", "{top_p: .nan}"),
-    ("vlm.gemini.temperature", ".inf"),
-    ("vlm.box_formats", "[{scale: .inf}]"),
     ("vlm.prices", "{input: .nan, output: 1}"),
-    ("vlm.prices", "{input: 1, output: 1, cached_input: .inf}"),
     ("workflow.budget_usd", ".inf"),
-    ("workflow.max_workers", ".nan"),
 ]
 
 
@@ -363,7 +347,6 @@ def test_true_is_no_number(tmp_path: Path) -> None:
     [
         (partial(OpenAIServing, "http://localhost/v1", "m", temperature=math.nan), "nan"),
         (partial(OpenAIServing, "http://localhost/v1", "m", timeout=math.inf), "inf"),
-        (partial(OpenAIServing, "http://localhost/v1", "m", max_tokens=0), "0"),
         (partial(GeminiServing, timeout=math.inf), "inf"),
         (partial(Prices, math.nan, 1), "input"),
     ],
