@@ -120,6 +120,13 @@ def _merge_locked(results_dir: str, runs: list[ShardRun]) -> JsonObject:
     written = write_joined(files, summary.failures_file, failures_of_shards, summary.done)
     if written:  # the last step's rows are the annotations
         copy_file(written[-1], summary.annotations)
+    if summary.shown.classes.is_of_classes and summary.shown.classes.has_shared_pictures:
+        # few runs have several rows of a picture
+        from dataflow_grounding.evaluation.figures.counting import figures_of
+
+        classes = figures_of([summary.annotations], read=False).classes  # a thing counts once
+        classes.order = summary.shown.classes.order
+        facts["summary"]["classes"] = classes.rows()
     # `addressed` puts the results' address in place of the working folder.
     write_text(run_path, addressed(json.dumps(facts, indent=1, ensure_ascii=False)) + "\n")
     return facts

@@ -230,6 +230,16 @@ def test_older_shards_do_not_replace_what_a_later_run_of_the_whole_left(place: W
     assert len(place.annotations()) == 15
 
 
+def test_a_merged_table_of_classes_counts_a_thing_once(place: Workplace) -> None:
+    """Rows of one picture have the same boxes."""
+    place.settings["data.classes"] = ["cup", "plate"]
+    place.many(6)
+    whole = in_folder(place, "alone").run().summary["classes"]
+    run_shards(in_folder(place, "results"), 2)
+    assert merged(place).summary["classes"] == whole
+    assert [row["boxes"] for row in whole] == [1, 1]
+
+
 def test_where_all_records_failed_merge_ends_as_one_machine_does(place: Workplace) -> None:
     place.rows({"image_path": f"gone{n}.jpg", "caption": caption(n)} for n in range(6))
     assert in_folder(place, "alone").run().code == 4
