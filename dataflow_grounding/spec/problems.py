@@ -153,38 +153,24 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     key = ".".join(location)
     *_, name = location
     block = key.removesuffix(name)  # "image_grounding.vlm.", "" at the top
+    known_keys = list(keys_of(model))  # such as "image_grounding.vlm.openai.base_url"
     # A misspelt key is one of the same block with a similar name: more alike than by default, so
     # that vlm.check isn't vlm.check_every.
-    near = nearest(name, _names_in_block(block, model), 0.65)
+    in_block = [known.removeprefix(block) for known in known_keys if known.startswith(block)]
+    near = nearest(name, {known.partition(".")[0] for known in in_block}, 0.65)
     if near:
         return near
     # Or blocks around it may have been left out: `vlm` is `image_grounding.vlm`. Of several such
     # keys the one with the fewest blocks is the likeliest.
-    keys_with_blocks = list(_keys_that_end_in(key, model))
-    if keys_with_blocks:
-        fewest_blocks = min(keys_with_blocks, key=lambda known: known.count("."))
-        return f"; is it {fewest_blocks!r}?"
-    return ""
-
-
-def _names_in_block(block: str, model: type[BaseModel]) -> set[str]:
-    """Such as "openai", of the known key "image_grounding.vlm.openai.base_url"."""
-    names = set()
-    for known in keys_of(model):
-        if known.startswith(block):
-            name, _, _ = known.removeprefix(block).partition(".")
-            names.add(name)
-    return names
-
-
-def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
-    """`image_grounding.vlm` for `vlm`, of the known `image_grounding.vlm.openai.base_url`."""
-    for known in keys_of(model):
-        # With dots around both, so that only whole names are found. The first dot moves `known` by
-        # one, and `key`, too: so `start` is where the key begins in `known`.
-        start = f".{known}.".find(f".{key}.")
-        if start > 0:  # at 0, no block was left out
-            yield known[: start + len(key)]
+    keys_with_blocks = []
+    for known in known_keys:
+        start = f"{known}.".find(f".{key}.")
+        if start > 0:
+            keys_with_blocks.append(known[: start + 1 + len(key)])
+    if not keys_with_blocks:
+        return ""
+    fewest_blocks = min(keys_with_blocks, key=lambda known: known.count("."))
+    return f"; is it {fewest_blocks!r}?"
 
 
 def keys_of(model: type[BaseModel], key_prefix: str = "") -> Iterator[str]:
