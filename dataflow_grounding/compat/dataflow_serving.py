@@ -5,7 +5,6 @@ texts. `DataFlowServing` makes such calls of our requests.
 """
 
 import asyncio
-import base64
 import os
 import tempfile
 from typing import Any
@@ -134,5 +133,5 @@ def _as_file(image: Image, folder: str, number: int) -> str:
         return image.path
     path = os.path.join(folder, f"picture{number}{ending}")
     with open(path, "wb") as file:
-        file.write(base64.b64decode(image.data_url().partition(b",")[2]))
+        file.write(image.sent_bytes())
     return path

@@ -31,13 +31,10 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.files import ImageFacts, decoding, encoded, parse_facts, read_file
 
 if TYPE_CHECKING:
-    import PIL.Image
     from PIL.Image import Image as PillowImage
 
 L = TypeVar("L", bound="SizeLimits")
 N = TypeVar("N", int, float)
-K = TypeVar("K")
-V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
 MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
@@ -325,13 +322,6 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
             kept[digest] = shared
 
 
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    kept[key] = value
-    while len(kept) > _MOST_KEPT:
-        kept.popitem(last=False)
-    return value
-
-
 def base64_length(byte_count: float) -> int:
     """Return how many characters this many bytes have in base64."""
     return 4 * math.ceil(byte_count / 3)
@@ -565,10 +555,8 @@ class Image:
         Padding is to the right or below. `data` are the file's bytes. Raises ImageBroken,
         MachineBusy.
         """
-        import PIL.Image
-
         with decoding(data, self.path, at_least=self.content_size) as picture:
-            return self.padded_to_sent(picture, PIL.Image.Resampling.BICUBIC)
+            return self.padded_to_sent(picture)
 
     @property
     def content_size(self) -> Size:
@@ -578,15 +566,14 @@ class Image:
         width = max(1, round(self.size[0] * sent[0] / shown[0]))
         return width, max(1, round(self.size[1] * sent[1] / shown[1]))
 
-    def padded_to_sent(
-        self, picture: "PillowImage", resampling: "PIL.Image.Resampling"
-    ) -> "PillowImage":
+    def padded_to_sent(self, picture: "PillowImage") -> "PillowImage":
         """Return a picture of all that is shown, in the size that is sent, padding and all."""
         import PIL.Image
 
         if picture.size != self.content_size:
             # With `reducing_gap`, Pillow first reduces it roughly, by a whole number.
-            picture = picture.resize(self.content_size, resampling, reducing_gap=3.0)
+            bicubic = PIL.Image.Resampling.BICUBIC
+            picture = picture.resize(self.content_size, bicubic, reducing_gap=3.0)
         if picture.size == self.sent_size:
             return picture
         canvas = PIL.Image.new("RGB", self.sent_size, PADDING)
@@ -831,4 +818,7 @@ kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 
 def keep_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     """Put a file's facts into `kept_facts`, and return them."""
-    return _keep(kept_facts, file, facts)
+    kept_facts[file] = facts
+    while len(kept_facts) > _MOST_KEPT:
+        kept_facts.popitem(last=False)
+    return facts

@@ -88,7 +88,7 @@ class CropSheet(Image):
         for tile, number in zip(self.tiles, self.numbers, strict=True):
             marks.append(Mark(tile, str(number)))
         numbered = draw_marks(sheet, marks)
-        return self.padded_to_sent(numbered, PIL.Image.Resampling.BICUBIC)
+        return self.padded_to_sent(numbered)
 
 
 def crop_sheet(

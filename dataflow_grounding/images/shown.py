@@ -76,16 +76,11 @@ class ImageCrop(Image):
     def as_sent(self, data: bytes) -> "PillowImage":
         with decoding(data, self.path) as whole:
             picture = whole.crop(self.region)
-        return self._fitted(picture)
-
-    def _fitted(self, part: "PillowImage") -> "PillowImage":
-        import PIL.Image
-
-        return self.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
+        return self.padded_to_sent(picture)
 
     def keep_cut(self, whole: "PillowImage") -> None:
         """Keep the part as it is sent, cut out of the decoded image."""
-        part = self._fitted(whole.crop(self.region))
+        part = self.padded_to_sent(whole.crop(self.region))
         jpeg = encoded(part, self.fitted_limits.max_bytes)
         keep_encoded(self.kept, self.sent_digest, jpeg)
 

@@ -296,11 +296,11 @@ async def _content(message: Turn) -> JsonObject:
     parts: list[JsonObject] = []
     for image in message.images:
         if image.ready:
-            url = image.data_url()
+            data = image.encoded()
         else:  # to read and encode it takes long: the event loop goes on meanwhile
-            url = await asyncio.to_thread(image.data_url)
-        media_type, _, data = url.decode("ascii").removeprefix("data:").partition(";base64,")
-        parts.append({"inlineData": {"mimeType": media_type, "data": data}})
+            data = await asyncio.to_thread(image.encoded)
+        inline = {"mimeType": image.sent_media_type, "data": data.decode("ascii")}
+        parts.append({"inlineData": inline})
     parts.append({"text": message.text})
     role = "user" if message.role == "user" else "model"  # the assistant's
     return {"role": role, "parts": parts}
