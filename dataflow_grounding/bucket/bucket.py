@@ -278,7 +278,7 @@ class _Bucket:
             return False
         if CKPT in names:  # the log goes its own way, and other files are of use here alone
             return names[-1] in (CALIBRATION, "images.jsonl")
-        return names[0] not in (_MARK, ".elsewhere.sent.json") and not path.endswith(".part")
+        return names[0] != _MARK and not path.endswith(".part")
 
     def send(self, *paths: str) -> None:
         """Send files. Raises OSError, TakenOver."""
