@@ -60,10 +60,7 @@ class CropSheet(Image):
 
     @property
     def sent_size(self) -> Size:
-        limits = self.fitted_limits
-        if limits.frames:
-            return limits.frame_for(self.size)
-        return limits.fitted(self.size)
+        return self.fitted_limits.sent(self.size)
 
     @cached_property
     def sent_digest(self) -> str:

@@ -52,10 +52,7 @@ class ImageCrop(Image):
 
     @property
     def sent_size(self) -> Size:
-        limits = self.fitted_limits
-        if limits.frames:
-            return limits.frame_for(self._enlarged)
-        return limits.fitted(self._enlarged)
+        return self.fitted_limits.sent(self._enlarged)
 
     @property
     def shown_size(self) -> Size:
