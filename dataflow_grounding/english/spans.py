@@ -262,8 +262,7 @@ def _are_signs_of_the_text(folded: _Folded, start: int, end: int) -> bool:
     kind_after = folded.kinds[end : end + 1]
     is_bare = before in ("", " ") and after in ("", " ")
     is_within_a_word = kind_before.lower() == _WORD and kind_after.lower() == _WORD
-    has_accent = kind_after.isupper()  # see _WORD
-    return is_bare or is_within_a_word or has_accent
+    return is_bare or is_within_a_word
 
 
 def _stripped(folded: _Folded) -> _Folded:
@@ -321,11 +320,8 @@ def _are_of_one_letter(before: str, after: str) -> bool:
     """Whether a character goes on with the letter before it, as an accent does."""
     if before.isspace():
         return False
-    # Accents begin at U+0300. Characters below it are letters and signs of their own, except after
-    # a joiner.
-    is_below_accents = after < "\u0300"
-    if is_below_accents:
-        return before == _JOINER and not after.isspace()
+    if after < "\u0300":  # where accents begin: what is below is a letter or sign of its own
+        return False
     if _is_accent(after):
         return True
     is_rest_of_hangul = "\u1160" <= after <= "\u11ff"  # vowels and final consonants

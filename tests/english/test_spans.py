@@ -88,6 +88,7 @@ PLACES: dict[str, tuple[str, list[str], list[str | None]]] = {
     "a sign within a word": ("2*3 and 23, a*b", ["23", "23", "ab"], ["23", None, None]),
     "a sign between blanks": ("a * b _ c", ["a b", "b c"], [None, None]),
     "full-width digits": ("３ cars and １２ dogs", ["3 cars", "12 dogs", "2 dogs"], ["３ cars", "１２ dogs", None]),
+    "full-width signs": ("红色（大）杯子", ["红色(大)杯子"], ["红色（大）杯子"]),
     "full-width letters": ("ａ ＲＥＤ ｃａｒ", ["a red car", "car"], ["ａ ＲＥＤ ｃａｒ", "ｃａｒ"]),
     "half-width kana": ("ｶﾞｲﾄﾞ", ["ガイド", "カ"], ["ｶﾞｲﾄﾞ", None]),
     "ligatures": ("an oﬃce ﬂoor ĳs", ["office floor", "ijs", "of"], ["oﬃce ﬂoor", "ĳs", None]),
