@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import CaptionGenerator, EmbeddedServing
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.data.dataframes import to_dataframe
-from dataflow_grounding.testing import LoopbackServer, on
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest, on
+from dataflow_grounding.testing.answers import answer_to_probe
 from tests.support import faults
-from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import STEPS, Done, Workplace, caption, ended, interpreter
 
 Boxes = dict[str, list[list[int]]]
@@ -49,9 +50,28 @@ def asked_about(
     box_format: str = "xyxy_px",
     **settings: Any,
 ) -> Done:
-    """A run about what the gold is of, whose model knows it."""
+    """A run about what the gold is of, whose model knows it: upright and lying pictures differ."""
     place.rows({key: row[key] for key in ("image_path", "caption")} for row in gold)
-    server.answers = GoldAnswers([*gold], image_root=place.folder, box_format=box_format)
+
+    def answers(request: ReceivedRequest) -> Any:
+        if request.task == "expression_extraction":
+            [row] = [row for row in gold if row["caption"] == request.input["caption"]]
+            expressions = [{"text": text, "noun_chunk": text} for text in boxes_of(row)]
+            return {"cleaned_caption": row["caption"], "expressions": expressions}
+        written = find_box_format(box_format, request.model)
+        probe = answer_to_probe(request, written)
+        if probe is not None:
+            return probe
+        [sent] = request.image_sizes
+        row = next(row for row in gold if (row["width"] > row["height"]) == (sent[0] > sent[1]))
+        size, objects = (row["width"], row["height"]), []
+        for phrase in request.input["phrases"]:
+            for bbox in boxes_of(row)[phrase["text"]]:
+                numbers = written.from_pixels(bbox, original=size, sent=sent)
+                objects.append({"id": phrase["id"], "label": phrase["text"], written.key: numbers})
+        return {"objects": objects}
+
+    server.answers = answers
     done = place.run(**{"vlm.box_format": box_format, **settings})
     assert done.code == 0, done
     return done

@@ -4,17 +4,15 @@ answer leaves.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataflow_grounding.testing import LoopbackServer, on
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
 from tests.support import faults
 from tests.support.referring_place import ReferringPlace
-from tests.support.stand_ins.gold import GoldAnswers
 from tests.support.workplace import Done
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -27,41 +25,35 @@ TEXTS = {
 }
 
 
-def gold() -> list[dict[str, Any]]:
-    expressions = [
-        {"text": text, "instances": [{"bbox": box} for box in boxes]}
-        for text, boxes in TEXTS.items()
-    ]
-    regions = [
-        {"bbox": box, "type": "thing", "color": "red", "description": f"d{n}"}
-        for n, box in enumerate((CAR, BUS, VAN))
-    ]
-    record = {"image_path": "a.png", "width": 640, "height": 480, "caption": "A car, the bus."}
-    return [{**record, "regions": regions, "expressions": expressions}]
-
-
 class Swapping:
-    """Answers as the gold does, but for the regions of the first two expressions of step 2, which
-    change places.
+    """Means by each text what TEXTS says, but for the first two expressions of step 2, whose regions
+    change places. `changes` change the answers to a task.
     """
 
-    reads = "images"
-
-    def __init__(
-        self,
-        folder: Path,
-        swapped: bool = True,
-        **changes: Change,
-    ) -> None:
-        self.gold = GoldAnswers(gold(), image_root=folder)
+    def __init__(self, swapped: bool = True, **changes: Change) -> None:
         self.swapped = swapped
         self.changes = changes
 
     def __call__(self, request: Any) -> dict[str, Any]:
-        answer = copy.deepcopy(self.gold(request))
-        if request.task == "grounding_expression" and self.swapped:
-            first, second = answer["expressions"][:2]
-            first["region_ids"], second["region_ids"] = second["region_ids"], first["region_ids"]
+        meant = {text: [1 + [CAR, BUS, VAN].index(b) for b in own] for text, own in TEXTS.items()}
+        echo: Any = EchoAnswers()
+        answer: dict[str, Any] = echo(request)
+        if request.task == "image_caption":
+            answer = {"caption": "A car, the bus."}
+        elif request.task == "grounding_expression":
+            expressions = [{"text": text, "region_ids": ids} for text, ids in meant.items()]
+            if self.swapped:
+                first, second = expressions[:2]
+                first["region_ids"], second["region_ids"] = (
+                    second["region_ids"],
+                    first["region_ids"],
+                )
+            answer = {"expressions": expressions}
+        elif request.task == "double_check":
+            for check in answer["checks"]:
+                ids = meant[check["text"]]
+                if check["region_ids"] != ids:
+                    check |= {"matches": False, "region_ids": ids, "reason": "it means others"}
         return self.changes.get(request.task, lambda given: given)(answer)
 
 
@@ -72,7 +64,7 @@ def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
     made.picture("a.png")
     regions = [{"bbox": box, "type": "thing"} for box in (CAR, BUS, VAN)]
     made.given({"image_path": "a.png", "regions": regions})
-    server.answers = Swapping(made.images)
+    server.answers = Swapping()
     return made
 
 
@@ -130,7 +122,7 @@ def test_swapped_expressions_are_found_and_mended_and_it_is_said(
 
 def test_a_mended_text_gets_its_own_span(place: ReferringPlace, server: LoopbackServer) -> None:
     mend = about("the red car", text="A car")
-    server.answers = Swapping(place.images, swapped=False, double_check=mend)
+    server.answers = Swapping(swapped=False, double_check=mend)
     checked(place)
     mended = expressions(place)["A car"]
     assert (mended["char_span"], boxes(mended), mended["verified"]) == ([0, 5], [CAR], True)
@@ -166,7 +158,7 @@ SEVERAL = about("the van", region_ids=[2, 3], reason="the bus is one too")
 def test_what_is_meant_for_one_region_and_fits_several_is_ambiguous(
     place: ReferringPlace, server: LoopbackServer
 ) -> None:
-    server.answers = Swapping(place.images, swapped=False, double_check=SEVERAL)
+    server.answers = Swapping(swapped=False, double_check=SEVERAL)
     done = checked(place)
     assert (done.summary["ambiguous"], done.summary["grounded"]) == (1, 3)
     van = expressions(place)["the van"]
@@ -194,6 +186,7 @@ def test_the_check_runs_alone_on_annotations_of_the_other_pipeline(
     absent = {"expression_id": "x#2", "text": "a cat", "instances": [], "status": "none"}
     row["expressions"].append(absent)
     place.given(row)
+    server.answers = EchoAnswers()
     checked(place, **{"workflow.steps": ["3"]})
     assert server.by_task == {"double_check": 1}
     [record] = place.annotations()
