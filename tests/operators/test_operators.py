@@ -40,6 +40,7 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plain_questions import sign_of_life
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import facts_of
+from dataflow_grounding.serving import Reply
 from dataflow_grounding.tasks import Found, Request, expression_extraction
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.endpoint import serving_of
@@ -345,10 +346,16 @@ class Broken(Serving):
         return self.what
 
 
-@pytest.mark.parametrize("answer", ["", "I can't.", KeyError("x"), None, 5], ids=repr)
+NO_TEXT: Any = Reply(None)  # type: ignore[arg-type]  # as an SDK's content may be
+
+
+@pytest.mark.parametrize("answer", ["", "I can't.", KeyError("x"), None, NO_TEXT, 5], ids=repr)
 def test_a_serving_that_goes_wrong_fails_the_record(answer: Any, photo: str) -> None:
+    row = {"image_path": photo, "caption": "x", "expressions": ["x"]}
     with pytest.raises(RecordError):
-        ExpressionExtractor(Broken(answer))({"image_path": photo, "caption": "x"})
+        ExpressionExtractor(Broken(answer))(row)
+    with pytest.raises(RecordError):  # it is never the answer that there is none
+        PhraseGrounder(Broken(answer), check_every=None)(row)
 
 
 class Mute(Exception):

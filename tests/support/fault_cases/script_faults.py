@@ -1,6 +1,4 @@
-"""Faults in pipelines written by hand: clumsy operators, changed steps, notebooks, servings that
-say nothing.
-"""
+"""Faults in pipelines written by hand: clumsy operators, changed steps."""
 
 from __future__ import annotations
 
@@ -22,8 +20,6 @@ from dataflow_grounding import (
 )
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.serving import Reply
-from dataflow_grounding.tasks import Request
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness
 from tests.support.workplace import Workplace, rows_of
 
@@ -129,34 +125,6 @@ def steps_changed(place: Workplace, full: bool) -> Outcome:
         return Outcome(witness.sent, witness.twice)
 
 
-class Mute(Serving):
-    """Answers every question about boxes with nothing."""
-
-    model = "mute"
-    box_format = "xyxy_px"
-    takes_probes = False
-
-    async def answer(self, request: Request[Any]) -> Reply | str:
-        """No text, as an SDK's content may be."""
-        if request.task == "phrase_grounding":
-            return Reply(None)  # type: ignore[arg-type]
-        return json.dumps(
-            {"cleaned_caption": "Alpha", "expressions": [{"text": "Alpha", "noun_chunk": "Alpha"}]}
-        )
-
-
-def no_text(place: Workplace, full: bool) -> Outcome:
-    """It is not an answer, and never `none`."""
-    place.many(COUNT)
-    summary = ByHand(place.folder, Mute()).forward()
-    assert (summary.failed, summary.failures["unreadable_reply"], summary.exit_code) == (
-        COUNT,
-        COUNT,
-        4,
-    ), summary
-    return Outcome()
-
-
 CLUMSY: dict[str, Callable[[], Any]] = {
     "CancelledError": raises(asyncio.CancelledError()),
     "a cancelled task": cancels_itself,
@@ -175,5 +143,4 @@ def play_clumsy(place: Workplace) -> None:
 
 SCRIPTS: list[Case] = [
     Case("steps added, removed or renamed", "Nothing is asked again.", steps_changed),
-    Case("a serving without a text", "It counts as an unreadable reply, never as `none`.", no_text),
 ]
