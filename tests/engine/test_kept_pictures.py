@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gc
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine import image_memo
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.serving import OpenAIServing
@@ -191,3 +194,15 @@ def test_what_a_row_is_noted_for_counts_once_though_it_is_done_again(
     assert tasks == ["expression_extraction", "expression_extraction", "phrase_grounding"]
     notes = done.summary["notes"]
     assert (notes["image_changed"], notes["not_in_caption"]) == (1, 1), done
+
+
+def test_a_disk_that_is_slow_three_times_in_a_row_is_read_by_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def are_here() -> list[bool]:
+        memo = image_memo.ImageMemo(None)
+        here = threading.get_ident()
+        return [await memo.of_disk(threading.get_ident) == here for _ in range(5)]
+
+    monkeypatch.setattr(image_memo, "SLOW", -1.0)  # seconds: however quick it is
+    assert asyncio.run(are_here()) == [True] * 3 + [False] * 2
