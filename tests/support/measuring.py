@@ -101,11 +101,10 @@ def generate(
     base_url: str,
     *overrides: str,
     command: Sequence[str] = COMMAND,
-    options: Sequence[str] = (),
     **settings: str,
 ) -> Used:
-    """`generate` with the grounding pipeline and these `options`; prints its summary as JSON.
-    `command` is what runs the package.
+    """`generate` with the grounding pipeline; prints its summary as JSON. `command` is what runs the
+    package.
     """
     spec = results.parent / "spec.yaml"
     if not spec.exists():
@@ -129,7 +128,6 @@ def generate(
             "--no-progress",
             "--no-report",
             "--json",
-            *options,
             *values,
         ],
         settings=settings,

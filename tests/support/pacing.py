@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataflow_grounding.testing import ReceivedRequest
 
 
-def lognormal(mean: float, sigma: float = 0.7, seed: int = 0) -> Callable[[ReceivedRequest], float]:
+def lognormal(mean: float, sigma: float = 0.7) -> Callable[[ReceivedRequest], float]:
     """Log-normal latencies with this mean (seconds) and shape; the n-th request always gets the
     same one.
     """
     middle = math.log(mean) - sigma * sigma / 2
-    return lambda request: random.Random(f"{seed}/{request.index}").lognormvariate(middle, sigma)
+    return lambda request: random.Random(f"0/{request.index}").lognormvariate(middle, sigma)

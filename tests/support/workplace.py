@@ -327,14 +327,14 @@ busy machine, too, what happens at all has long happened by then.
 """
 
 
-def ended(running: Running, seconds: float = HANGING) -> Done:
-    """Wait for a process. One that is still running after `seconds` is killed, and an error."""
+def ended(running: Running) -> Done:
+    """Wait for a process. One that is still running after HANGING is killed, and an error."""
     try:
-        out, err = running.communicate(timeout=seconds)
+        out, err = running.communicate(timeout=HANGING)
     except subprocess.TimeoutExpired:
         running.kill()
         out, err = running.communicate()
-        raise AssertionError(f"still running after {seconds:g} s\n{out}\n{err}") from None
+        raise AssertionError(f"still running after {HANGING:g} s\n{out}\n{err}") from None
     assert running.returncode is not None
     return Done(running.returncode, out, err)
 
