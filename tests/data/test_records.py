@@ -20,7 +20,6 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
     RunOptions,
-    Serving,
 )
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.data.expressions import read_expressions
@@ -32,26 +31,7 @@ from dataflow_grounding.data.records import (
     image_id_of,
     read_text,
 )
-from dataflow_grounding.tasks import Request
-
-
-class EveryWord(Serving):
-    """Each word of a caption is an expression, each with one box."""
-
-    model = "words"
-    box_format = "xyxy_px"
-    takes_probes = False
-
-    async def answer(self, request: Request[Any]) -> str:
-        if request.task == "expression_extraction":
-            caption = request.input["caption"]
-            expressions = [{"text": word, "noun_chunk": word} for word in caption.split()]
-            return json.dumps({"cleaned_caption": caption, "expressions": expressions})
-        objects = [
-            {"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]}
-            for p in request.input["phrases"]
-        ]
-        return json.dumps({"objects": objects})
+from tests.support.answering import EveryWord
 
 
 class Grounding(Pipeline):

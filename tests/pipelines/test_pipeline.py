@@ -31,37 +31,10 @@ from dataflow_grounding import (
 from dataflow_grounding._util.errors import InputError, PlanError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.tasks import Request
+from tests.support.answering import EveryWord
 
 QUIET = RunOptions(progress=False)
 Calls = list[tuple[Any, dict[str, str]]]
-
-
-class EveryWord(Serving):
-    """Each word of a caption is an expression with one box; it refuses to read captions and phrases
-    with "bad" in them.
-    """
-
-    model = "words"
-    box_format = "xyxy_px"
-    takes_probes = False
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    async def answer(self, request: Request[Any]) -> str:
-        self.asked += 1
-        if request.task == "expression_extraction":
-            caption = request.input["caption"]
-            if "bad caption" in caption:
-                return "?"
-            expressions = [{"text": word, "noun_chunk": word} for word in caption.split()]
-            return json.dumps({"cleaned_caption": caption, "expressions": expressions})
-        phrases = request.input["phrases"]
-        if any("bad" in phrase["text"] for phrase in phrases):
-            return "?"
-        objects = [{"id": p["id"], "label": p["text"], "bbox_2d": [1, 2, 9, 8]} for p in phrases]
-        return json.dumps({"objects": objects})
 
 
 @operator(reads=["caption"], writes=["words"])
