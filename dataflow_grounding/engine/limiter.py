@@ -10,7 +10,6 @@ import heapq
 import itertools
 import math
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -252,7 +251,6 @@ class Share:
 
 
 _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint and model
-_lock = threading.Lock()
 
 
 def share_of(serving: Serving, serving_count: int = 1) -> Share:
@@ -263,9 +261,8 @@ def share_of(serving: Serving, serving_count: int = 1) -> Share:
     limiter = _limiters.setdefault(key, Limiter(Level(most)))
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.timeout = serving.timeout
-    with _lock:  # calls of several threads may begin at once
-        # all shares of one serving count together
-        serving_load = limiter.serving_loads.setdefault(id(serving), ServingLoad())
+    # all shares of one serving count together
+    serving_load = limiter.serving_loads.setdefault(id(serving), ServingLoad())
     return Share(limiter, most, serving_load)
 
 

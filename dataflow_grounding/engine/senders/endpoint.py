@@ -30,7 +30,6 @@ class Endpoint:
         self._before_faults = share.level.places
         self._was_out = False  # whether there was an outage since its last answer
         # A wrong key or address is found out by one request, not by all that may be in flight.
-        # This may be another thread than the loop's, where alone others are let in.
         share.allowed = 1
 
     @property

@@ -1,7 +1,8 @@
 """The replies that were heard so far, by which one of a gateway's cache is known.
 
 That is by a header of the reply, or by the id and time of a reply that had come a second or more
-before this one was asked for: ids alone may be the second's, or a worker's name.
+before this one was asked for (vllm-project/semantic-router issue 940): ids alone may be the
+second's, or a worker's name.
 """
 
 import time
@@ -37,7 +38,7 @@ class HeardReplies:
 
     def __init__(self) -> None:
         self._first: OrderedDict[_Name, _First] = OrderedDict()  # of the last MOST_REMEMBERED
-        self.gateway_marks_kept = False  # whether it says which replies come from its cache
+        self._gateway_marks_kept = False  # whether it says which replies come from its cache
 
     def marked(self, reply: Reply, request: Request[Any], sent_at: float) -> Reply:
         """Return a reply to a request that was sent then, marked as kept if a cache gave it."""
@@ -49,9 +50,9 @@ class HeardReplies:
             if len(self._first) > MOST_REMEMBERED:
                 self._first.popitem(last=False)
         if reply.kept:
-            self.gateway_marks_kept = True
+            self._gateway_marks_kept = True
             return reply
-        if first is None or self.gateway_marks_kept or first.came_at + EARLIER > sent_at:
+        if first is None or self._gateway_marks_kept or first.came_at + EARLIER > sent_at:
             return reply
         # some servers give all replies one id, or one time
         can_tell = reply.id and abs(reply.created - time.time()) < MOST_OFF
