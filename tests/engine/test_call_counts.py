@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 PACKAGE = str(Path(dataflow_grounding.__file__).parent)
 PICTURE = Path(PACKAGE).parent / "example_data" / "images" / "cat.jpg"
 RECORDS = 40
-CALLS = 840
+CALLS = 780
 """Of the package's functions for a record. Lower it where a change saves some; none may add a
 tenth.
 """

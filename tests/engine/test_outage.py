@@ -78,21 +78,6 @@ def test_nothing_that_is_no_answer_costs_a_try(
         assert questions(server) >= 2
 
 
-def test_after_an_outage_the_places_are_those_from_before(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retry, "OUTAGE_AFTER", 0.5)
-    workplace.many(80)
-    rule = on(faults.server_error(503), where=down(60, 3.0))
-    with endpoint_of(workplace, faults=rule, latency=0.2) as server:
-        assert workplace.run(**{"workflow.max_workers": 32}).code == 0
-        places = server.max_in_flight
-        last = [request for request in server.requests if is_small(request)][-1]
-        after = [request for request in server.requests if request.time > last.time]
-        answered = min(request.time_sent for request in after)
-        assert sum(request.time < answered for request in after) >= places // 2
-
-
 def test_one_that_lasts_too_long_ends_the_run_and_the_same_command_goes_on(
     workplace: Workplace,
 ) -> None:

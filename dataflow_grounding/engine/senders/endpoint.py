@@ -27,8 +27,6 @@ class Endpoint:
         self.misses = 0  # faults since the last answer
         self.why_out: errors.GroundingError | None = None  # why it is left out; None if it isn't
         self.next_try_at = 0.0  # of one that is left out, by the process's clock
-        self._before_faults = share.level.places
-        self._was_out = False  # whether there was an outage since its last answer
         # A wrong key or address is found out by one request, not by all that may be in flight.
         share.allowed = 1
 
@@ -41,19 +39,8 @@ class Endpoint:
         self.has_answered = True
         self.misses = 0
         self.why_out = None
-        if self._was_out:  # after the outage, as many as were found before it
-            self._was_out = False
-            self.share.level.resume(self._before_faults)
         if self.share.allowed < self.share.most:
             self.share.allow(self.share.most)
-
-    def note_fault(self) -> None:
-        if not self.misses:
-            self._before_faults = self.share.level.places
-        self.misses += 1
-
-    def note_outage(self) -> None:
-        self._was_out = True
 
     def leave_out(self, why: errors.GroundingError) -> None:
         if self.why_out is None and not isinstance(why, errors.RateLimited):  # these are usual

@@ -58,10 +58,6 @@ class Places:
             if endpoint.share.allowed == 1:
                 endpoint.share.allow(2)
 
-    def note_outage(self) -> None:
-        for endpoint in self.all:
-            endpoint.note_outage()
-
     async def send(self, asked: Asked) -> Reply:
         # another endpoint may take what one refuses
         refused: tuple[Endpoint, errors.RequestRefused] | None = None
@@ -89,7 +85,7 @@ class Places:
                     raise self._fault_of_all(fault) from None
             else:
                 if refused is not None:
-                    refused[0].note_fault()
+                    refused[0].misses += 1
                     self._note_miss(*refused)
                 return reply
 
@@ -112,7 +108,7 @@ class Places:
             # a full service tier (`flex`, say) doesn't say how many requests the endpoint takes
             is_tier_full = isinstance(fault, errors.TierFull)
             is_busy = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
-            endpoint.note_fault()
+            endpoint.misses += 1
             raise
         finally:
             endpoint.share.release(sent, refused=is_busy, answered=is_answered)

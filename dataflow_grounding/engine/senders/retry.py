@@ -135,7 +135,6 @@ class Retry:
                 if fault is None:
                     return rounds
                 self._traffic.last_fault = fault
-                self._places.note_outage()
                 await self._traffic.pause(seconds_asked(fault), rounds)
         finally:
             self._first_fault_at = math.inf
