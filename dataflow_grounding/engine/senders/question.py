@@ -21,7 +21,7 @@ class Question(Generic[P, T]):
     async def answer(self, *arguments: P.args, **keywords: P.kwargs) -> T:
         if self._under_way is None:
             self._under_way = asyncio.ensure_future(self._found(*arguments, **keywords))
-            self._under_way.add_done_callback(_look_at_error)
+            self._under_way.add_done_callback(self._over)
             self._traffic.questions.add(self._under_way)
         return await asyncio.shield(self._under_way)
 
@@ -35,7 +35,7 @@ class Question(Generic[P, T]):
                 self._traffic.questions.discard(self._under_way)
             self._under_way = None
 
-
-def _look_at_error(question: "asyncio.Task[Any]") -> None:
-    if not question.cancelled():
-        question.exception()  # who waits gets the error; without anybody, asyncio would complain
+    def _over(self, question: "asyncio.Task[T]") -> None:
+        self._traffic.questions.discard(question)  # also of one that was cancelled as it began
+        if not question.cancelled():
+            question.exception()  # who waits gets it; without anybody, asyncio would complain
