@@ -339,21 +339,8 @@ def _holds_boxes(record: Record, size: Size) -> bool:
 
 def check_expression(expression: JsonObject) -> None:
     """Raise BrokenRow for what `complete_rows` would refuse when its place isn't known any more."""
-    # Nearly all expressions are plainly right, and to see that takes a tenth of the full check.
-    text = expression.get("text")
-    is_plain_text = isinstance(text, str) and bool(text)
-    if is_plain_text and all(map(_is_plain_box, expression.get("instances", ()))):
-        return
     for box in Expression.from_json(expression).instances:
         _check_box(box)
-
-
-def _is_plain_box(instance: Any) -> bool:
-    bbox: Any = instance.get("bbox") if isinstance(instance, Mapping) else None
-    if not is_box(bbox) or instance.get("score") is not None:
-        return False
-    x1, y1, x2, y2 = bbox
-    return bool(x1 <= x2 and y1 <= y2) and not _is_less_than_a_pixel(bbox)
 
 
 def _is_less_than_a_pixel(bbox: Sequence[float]) -> bool:
