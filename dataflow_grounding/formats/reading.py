@@ -6,7 +6,7 @@ picture that can't be read: it counts it, and the import goes on without it or r
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import IO, Any, TypeAlias

@@ -15,8 +15,8 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.data.records import JsonObject, Update, is_box, is_number
 from dataflow_grounding.english.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
-from dataflow_grounding.formats.format import Format, Phrase, Sample, is_at_span
-from dataflow_grounding.formats.label_files import LEFT_OUT
+from dataflow_grounding.formats.format import Format, Phrase, Sample
+from dataflow_grounding.formats.label_files import LEFT_OUT, Labelled
 from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
 
 SOURCE = "image_referring_expression"  # the `source` of the records that are converted
@@ -47,17 +47,7 @@ class Tao(Format):
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"
                     )
-                if not _have_right_spans(row["expressions"], row.get("cleaned_caption")):
-                    row = with_status(row)  # which looks up the spans, too
                 yield row
-
-
-def _have_right_spans(expressions: Any, caption: Any) -> bool:
-    for expression in expressions:
-        span = expression.get("char_span")
-        if span and not is_at_span(expression["text"], span, caption):
-            return False
-    return True
 
 
 def _line(sample: Sample) -> Update:
@@ -105,13 +95,6 @@ def is_tao(row: JsonObject) -> bool:
     return row.get("source") in (None, SOURCE) and isinstance(row.get(COLUMN), list)
 
 
-class Label(NamedTuple):
-    """A box of TAO's labels, in pixels."""
-
-    bbox: list[float]
-    type: str
-
-
 class Regions(NamedTuple):
     """A record's regions in pixels, and what its numbers in 0-1000 mean."""
 
@@ -124,28 +107,24 @@ class Regions(NamedTuple):
     """Whether boxes that aren't a region's may be converted by `size`."""
 
 
-class PossibleSizes(NamedTuple):
-    """The sizes by which TAO may have converted pixels to parts of 1000."""
-
-    of_image: Size
-    """The upright image's."""
-    stated: tuple[Any, Any]
-    """The one that the record states, else ASSUMED."""
-
-
 def from_tao(row: JsonObject, size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
-    Raises BrokenRow where the meaning of a number isn't certain.
+    `size` is the upright image's. Raises BrokenRow where the meaning of a number isn't certain.
     """
     labels = [_as_label(item) for item in row[COLUMN]]
     described = row.get("regions")  # those that a step of TAO's has described already
-    sizes = PossibleSizes(of_image=size, stated=_stated_or_assumed_size(row))
+    # TAO may have converted pixels to parts of 1000 by the size that the record states, too.
+    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
+    if not all(is_number(side) and side > 0 for side in stated):
+        stated = ASSUMED
     without_area: list[list[float]] = []
     if described:
-        regions = _described_regions(described, labels, sizes)
+        regions = _described_regions(described, labels, size, stated)
     else:
-        regions, without_area = _labelled_regions(labels, sizes)
+        labels = [label for label in labels if label.type.lower() != LEFT_OUT]
+        without_area = [label.bbox for label in labels if area(box_of(label.bbox)) <= 0]
+        regions = _labelled_regions(labels, size, stated)
     record = {name: value for name, value in row.items() if name != COLUMN}
     record |= {"width": size[0], "height": size[1], "regions": regions.regions}
     caption = row.get("caption")
@@ -158,83 +137,47 @@ def from_tao(row: JsonObject, size: Size) -> tuple[dict[str, Any], list[list[flo
     return record, without_area
 
 
-def _stated_or_assumed_size(row: JsonObject) -> tuple[Any, Any]:
-    stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    return stated if all(is_number(side) and side > 0 for side in stated) else ASSUMED
-
-
 def _described_regions(
-    described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
+    described: Sequence[Any], labels: list[Labelled], size: Size, stated: tuple[Any, Any]
 ) -> Regions:
     """Convert regions; one that matches a label gets its exact box, and its type if it has none.
 
-    Raises BrokenRow where it isn't certain what 1000 means.
+    1000 means the sides by which more regions match a label, by default those of the image. Raises
+    BrokenRow where that isn't certain.
     """
     in_1000 = [_box_in(region, "a region") for region in described]
-    matching = _best_matching(in_1000, labels, sizes)
-    regions = []
-    for region, box, label_index in zip(described, in_1000, matching.label_indices, strict=True):
-        if label_index is None:
-            bbox = _in_pixels(box, matching.size)
-            type_of_label = ""
-        else:
-            bbox = list(labels[label_index].bbox)
-            type_of_label = labels[label_index].type
-        others = {name: value for name, value in region.items() if name != "bbox_2d"}
-        region_type = region.get("type") or type_of_label
-        regions.append({**others, "bbox": bbox, "type": region_type})
-    # Where the regions are in another size than the image's, nothing tells which of the two a box
-    # is in that is none of them.
-    is_size_certain = matching.size == sizes.of_image
-    return Regions(regions, in_1000, matching.size, is_size_certain)
-
-
-class _Matching(NamedTuple):
-    """Which label each region has the box of, if 1000 means the sides of `size`."""
-
-    size: tuple[Any, Any]
-    label_indices: list[int | None]  # one for each region; None where no label matches
-
-    @property
-    def count_matched(self) -> int:
-        return sum(index is not None for index in self.label_indices)
-
-
-def _best_matching(
-    in_1000: list[list[float]], labels: list[Label], sizes: PossibleSizes
-) -> _Matching:
-    """Take 1000 as the size by which more regions match a label, by default the image's."""
-    by_image = _Matching(sizes.of_image, _label_of_each(in_1000, labels, sizes.of_image))
-    by_stated = _Matching(sizes.stated, _label_of_each(in_1000, labels, sizes.stated))
-    best = by_stated if by_stated.count_matched > by_image.count_matched else by_image
+    matching = _label_of_each(in_1000, labels, size)
+    by_stated = _label_of_each(in_1000, labels, stated)
+    size_of_1000: tuple[Any, Any] = size
+    if by_stated.count(None) < matching.count(None):
+        matching, size_of_1000 = by_stated, stated
     # A match also shows that the numbers are in 0-1000 at all, and not in pixels.
-    needs_match = bool(labels) or sizes.of_image != sizes.stated
-    if needs_match and not best.count_matched:
+    needs_match = bool(labels) or size != stated
+    if needs_match and matching.count(None) == len(matching):
         raise BrokenRow(
             f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
             " are in"
         )
-    return best
+    regions = []
+    for region, box, label in zip(described, in_1000, matching, strict=True):
+        bbox = _in_pixels(box, size_of_1000) if label is None else list(label.bbox)
+        region_type = region.get("type") or ("" if label is None else label.type)
+        others = {name: value for name, value in region.items() if name != "bbox_2d"}
+        regions.append({**others, "bbox": bbox, "type": region_type})
+    # Where the regions are in another size than the image's, nothing tells which of the two a box
+    # is in that is none of them.
+    return Regions(regions, in_1000, size_of_1000, is_size_certain=size_of_1000 == size)
 
 
-def _labelled_regions(
-    labels: list[Label], sizes: PossibleSizes
-) -> tuple[Regions, list[list[float]]]:
-    """Make regions of the labels, and return boxes that are left out because they have no area."""
+def _labelled_regions(labels: list[Labelled], size: Size, stated: tuple[Any, Any]) -> Regions:
     regions: list[JsonObject] = []
-    without_area = []
     for label in labels:
-        if label.type.lower() == LEFT_OUT:
-            continue
         if area(box_of(label.bbox)) > 0:
             regions.append({"bbox": label.bbox, "type": label.type})
-        else:
-            without_area.append(label.bbox)
     # Labels are in pixels of the image, whichever size the record states.
-    in_1000 = [_exactly_in_1000(region["bbox"], sizes.of_image) for region in regions]
+    in_1000 = [_exactly_in_1000(region["bbox"], size) for region in regions]
     # TAO may have converted other boxes by either size, and no region of its own tells which.
-    is_size_certain = sizes.of_image == sizes.stated
-    return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
+    return Regions(regions, in_1000, size, is_size_certain=size == stated)
 
 
 def with_status(row: JsonObject) -> Update:
@@ -282,11 +225,11 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
     return {**expression, "instances": instances}
 
 
-def _as_label(item: Any) -> Label:
+def _as_label(item: Any) -> Labelled:
     numbers = list(item[:4]) if isinstance(item, list) else []
     if not is_box(numbers):
         raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
-    return Label(numbers, str(item[4]) if len(item) > 4 else "")
+    return Labelled(str(item[4]) if len(item) > 4 else "", numbers)
 
 
 def _box_in(item: Any, what: str) -> list[float]:
@@ -297,20 +240,15 @@ def _box_in(item: Any, what: str) -> list[float]:
 
 
 def _label_of_each(
-    boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
-) -> list[int | None]:
-    """Return for each box in 0-1000 the index of the first label that is close enough and free."""
-    label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
-    label_indices: list[int | None] = []
+    boxes: list[list[float]], labels: list[Labelled], size: Sequence[Any]
+) -> list[Labelled | None]:
+    """Return for each box in 0-1000 the first label that is close enough and free."""
+    free = [(_exactly_in_1000(label.bbox, size), label) for label in labels]
+    matching: list[Labelled | None] = []
     for box in boxes:
-        label_index = None
-        for index, label_box in enumerate(label_boxes):
-            # Whether it is free is asked last, because that looks through all that are taken.
-            if _are_close(box, label_box) and index not in label_indices:
-                label_index = index
-                break
-        label_indices.append(label_index)
-    return label_indices
+        index = _index_of_close(box, [label_box for label_box, _ in free])
+        matching.append(None if index is None else free.pop(index)[1])
+    return matching
 
 
 def _index_of_close(box: Sequence[float], boxes: list[list[float]]) -> int | None:
