@@ -27,10 +27,6 @@ from dataflow_grounding.images.files import ENDINGS
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Files of metadata, of which an image folder of Hugging Face's has one, sought in this order."""
-_OF_LABELS = (".json", ".txt", ".xml")
-"""Endings of files that may hold boxes, as LabelMe's, YOLO's and Pascal VOC's do."""
-_OF_COCO = ("annotation", "instances", "coco", "labels")
-"""What the names of JSON files with the boxes of all pictures have in them."""
 _TO_CONVERT = (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".nef", ".arw")
 """Endings of pictures that can't be opened here, in lower case: they are no part of ENDINGS."""
 BATCH = 64  # rows with their pictures that are in memory at a time
@@ -120,7 +116,7 @@ def _of_pictures(
             pictures.append(name)
         else:
             others.append(name)
-    passed_over = _passed_over_in_words(others, pictures)
+    passed_over = _passed_over_in_words(others)
     if not pictures:
         raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
     rows = [{"image": name} for name in pictures]
@@ -167,7 +163,7 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(report_folders)
 
 
-def _passed_over_in_words(others: Sequence[str], pictures: Sequence[str]) -> str:
+def _passed_over_in_words(others: Sequence[str]) -> str:
     if not others:
         return ""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
@@ -179,25 +175,7 @@ def _passed_over_in_words(others: Sequence[str], pictures: Sequence[str]) -> str
     to_convert = [ending for ending in endings if ending in _TO_CONVERT]
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
-    if _may_hold_boxes(others, pictures):
-        hint += ". Boxes in files next to the pictures are not read"
     return f"{counted(len(others), 'file')} passed over, by ending: {by_ending}{hint}"
-
-
-def _may_hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
-    """Whether one is called as a picture is, a.txt of a.jpg, or as one file for all, as COCO's."""
-    stems = {_stem(name) for name in pictures}
-    for name in others:
-        stem, ending = os.path.splitext(os.path.basename(name.lower()))
-        if ending in _OF_LABELS and _stem(name) in stems:
-            return True
-        if ending == ".json" and any(word in stem for word in _OF_COCO):
-            return True
-    return False
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(os.path.basename(name))[0]
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
