@@ -166,51 +166,43 @@ class Cvat(ReturningFormat):
     def _record(self, image: Element, file: str) -> Update:
         picture = image.attrib["name"]
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        elements = self._read_elements(image, size, file)
+        items: list[str] = []  # what is in the <image>, as texts
+        keyed_expressions: list[KeyedExpression] = []
+        facts_of_picture: dict[str, str] = {}  # `caption`, `image_id`
+        for number, element in enumerate(image, 1):
+            with entry_errors(f"{file}, image {picture!r}, {element.tag} {number}"):
+                facts = _facts(element, self.passed_over)
+                is_about_picture = element.tag == "tag" and element.get("label") == _PICTURE
+                if is_about_picture and facts:  # without facts of ours it is the user's own tag
+                    for key in ("caption", "image_id"):
+                        if key in facts:
+                            facts_of_picture[key] = facts[key]
+                else:
+                    area = self._read_area(element, size)
+                    if area or _is_phrase_without_box(element):
+                        keyed = _keyed_expression(element, area, facts, item=len(items))
+                        keyed_expressions.append(keyed)
+                    else:
+                        self._count_kept(element)
+                items.append(text_of(element))
         record: Update = {
             "image_path": picture,
             "caption": None,
             "width": size[0],
             "height": size[1],
-            **column(self.name, elements.items, image=dict(image.attrib), picture=picture),
-            **elements.facts_of_picture,
+            **column(self.name, items, image=dict(image.attrib), picture=picture),
+            **facts_of_picture,
         }
-        if elements.has_unread_shapes and not elements.keyed_expressions:
+        if not keyed_expressions and any(element.tag != "tag" for element in image):
             record["background"] = False  # it shows something, though no box is read
-        record["expressions"] = unite(elements.keyed_expressions)
+        record["expressions"] = unite(keyed_expressions)
         return record
 
-    def _read_elements(self, image: Element, size: Size, file: str) -> "_Elements":
-        elements = _Elements()
-        for number, element in enumerate(image, 1):
-            where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
-            with entry_errors(where):
-                self._add_what_is_said(elements, element, size)
-                elements.items.append(text_of(element))
-        return elements
-
-    def _add_what_is_said(self, elements: "_Elements", element: Element, size: Size) -> None:
-        """Add facts of the picture, or an expression, to `elements`."""
-        label = element.get("label", "")
-        is_tag = element.tag == "tag"
-        facts = _facts(element, self.passed_over)
-        is_about_picture = is_tag and label == _PICTURE
-        if is_about_picture and facts:  # without facts of ours it is the user's own tag
-            for key in ("caption", "image_id"):
-                if key in facts:
-                    elements.facts_of_picture[key] = facts[key]
-            return
-        is_phrase_without_box = is_tag and label == _BOXLESS_LABEL
-        area = self._read_area(element, size)
-        if area or is_phrase_without_box:
-            item = len(elements.items)  # the number that the element gets there
-            elements.keyed_expressions.append(_keyed_expression(element, area, facts, item))
-            return
-        if is_tag:
-            self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
-            return
-        elements.has_unread_shapes = True
-        self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
+    def _count_kept(self, element: Element) -> None:
+        what = f"shapes {element.tag!r}"
+        if element.tag == "tag":
+            what = f"tags {element.get('label', '')!r}"
+        self.passed_over[f"{what}, kept for CVAT"] += 1
 
     def _read_area(self, element: Element, size: Size) -> dict[str, Any]:
         """Return `bbox`, perhaps an outline; {} for what is no area."""
@@ -227,14 +219,8 @@ class Cvat(ReturningFormat):
         return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 
-@dataclass
-class _Elements:
-    """What is in an <image>."""
-
-    items: list[str] = field(default_factory=list)  # as texts
-    keyed_expressions: list[KeyedExpression] = field(default_factory=list)
-    facts_of_picture: dict[str, str] = field(default_factory=dict)  # `caption`, `image_id`
-    has_unread_shapes: bool = False  # whether there are shapes of which no box is read
+def _is_phrase_without_box(element: Element) -> bool:
+    return element.tag == "tag" and element.get("label") == _BOXLESS_LABEL
 
 
 def _points_of(polygon: Element) -> list[float]:

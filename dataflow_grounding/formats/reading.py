@@ -165,8 +165,11 @@ class _BoundedXml:
         return data
 
 
-def read_xml(path: str) -> Iterator[ElementTree.Element]:
-    """Yield the child elements of an XML file's root, each taken out when the next is asked for."""
+def read_xml(path: str, root: str = "") -> Iterator[ElementTree.Element]:
+    """Yield the child elements of an XML file's root, each taken out when the next is asked for.
+
+    Raises BrokenRow where the root is another element than `root`, if that is given.
+    """
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
@@ -178,6 +181,8 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
             file.seek(0)
             for event, element in ElementTree.iterparse(_BoundedXml(file), ("start", "end")):
                 if event == "start":
+                    if root and not open_elements and element.tag != root:
+                        raise BrokenRow(f"it is a <{element.tag}>, not an <{root}>")
                     open_elements.append(element)
                     continue
                 open_elements.pop()
@@ -186,13 +191,6 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
                     open_elements[0].clear()  # which would keep all of its children in memory
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
-
-
-def xml_root(path: str) -> ElementTree.Element:
-    """Return an XML file's root element, with its attributes and without its children."""
-    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
-        _, root = next(ElementTree.iterparse(file, ("start",)))
-        return ElementTree.Element(root.tag, dict(root.attrib))
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:

@@ -32,7 +32,6 @@ from dataflow_grounding.formats.reading import (
     files_under,
     read_xml,
     unite,
-    xml_root,
 )
 from dataflow_grounding.formats.rotated import degrees_in, turned
 from dataflow_grounding.formats.xml_text import safe_for_xml, text_of
@@ -92,9 +91,6 @@ class Voc(PictureFiles):
     def _record(self, file: str, name: str, finder: PictureFinder) -> Update:
         """Return the record of a file that is called `name` in the folder of annotations."""
         objects, first_of_tag = self._read_elements(file)
-        root = xml_root(file)
-        if root.tag != "annotation":
-            raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
         # The <source> tells whether pixels are counted from 1 or from 0. It may come after the
         # objects, so only now can their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
@@ -114,11 +110,12 @@ class Voc(PictureFiles):
             record["background"] = False
         return record
 
-    def _read_elements(self, file: str) -> "_Elements":
+    def _read_elements(self, file: str) -> tuple[list["_ObjectAsWritten"], dict[str, Element]]:
+        """Return the objects with a box, and the first element of each tag, such as the <size>."""
         objects: list[_ObjectAsWritten] = []
         first_of_tag: dict[str, Element] = {}
         tag_counts = Counter[str]()
-        for element in read_xml(file):
+        for element in read_xml(file, "annotation"):
             first_of_tag.setdefault(element.tag, element)
             tag_counts[element.tag] += 1
             where = f"{file}, {element.tag} {tag_counts[element.tag]}"
@@ -133,7 +130,7 @@ class Voc(PictureFiles):
                 for name in _NOT_KEPT:
                     if (element.findtext(name) or "0") not in ("0", "Unspecified"):
                         self.passed_over[f"values of {name!r}"] += 1
-        return _Elements(objects, first_of_tag)
+        return objects, first_of_tag
 
     def _offset_of(self, source: Element | None) -> int:
         """Return what a file with that element <source>, or without any, calls the first pixel."""
@@ -169,13 +166,6 @@ class _ObjectAsWritten(NamedTuple):
     degrees: float  # by which the box is turned about its middle
 
 
-class _Elements(NamedTuple):
-    """What is in a file's <annotation>."""
-
-    objects: list[_ObjectAsWritten]  # with a box
-    first_of_tag: dict[str, Element]  # such as the <size>
-
-
 def _object_as_written(element: Element) -> _ObjectAsWritten | None:
     """Return an <object> with the numbers of its box; None where it has no box."""
     name = " ".join((element.findtext("name") or "").split())
@@ -197,21 +187,16 @@ def _object_as_written(element: Element) -> _ObjectAsWritten | None:
     return _ObjectAsWritten(name, corners, degrees)
 
 
-def _rotation_in(element: Element) -> Element | None:
-    """Return the <value> with the degrees, among the <attributes> that CVAT writes."""
+def _degrees_of(element: Element) -> float:
+    """Return the degrees among the <attributes> that CVAT writes, 0 for none.
+
+    What is no number is another tool's, and no turn.
+    """
     for attribute in element.iterfind("attributes/attribute"):
         if attribute.findtext("name") == "rotation":
-            return attribute.find("value")
-    return None
-
-
-def _degrees_of(element: Element) -> float:
-    """Return the degrees of CVAT's turn; what is no number is another tool's, and no turn."""
-    rotation = _rotation_in(element)
-    if rotation is None:
-        return 0.0
-    degrees = _float_or_nan(rotation.text)
-    return math.fmod(degrees, 360) if is_number(degrees) else 0.0
+            degrees = _float_or_nan(attribute.findtext("value"))
+            return math.fmod(degrees, 360) if is_number(degrees) else 0.0
+    return 0.0
 
 
 def _float_or_nan(text: str | None) -> float:
@@ -257,7 +242,4 @@ def _simple_item(tag: str, text: str) -> str:
 
 def _set_children(element: Element, text_of_tag: JsonObject) -> None:
     for tag, text in text_of_tag.items():
-        child = element.find(tag)
-        if child is None:
-            child = SubElement(element, tag)
-        child.text = str(text)
+        SubElement(element, tag).text = str(text)
