@@ -1,6 +1,5 @@
 """`split`, `stats`, `lint`: what a data set is like before it is trained on."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,9 +28,6 @@ from dataflow_grounding.evaluation.figures.linting import RULES, lint
 _MOST_GROUPS = 3  # groups of alike pictures that are named for a figure
 _MOST_CLASSES = 100  # lines of the table of classes
 _MOST_COUNTS = 10  # names with their counts, of a figure
-_FEWEST_MAPPED = 50
-"""Boxes below which a map of where they are is a few dots."""
-_SHADES = " .:-=+*#%@"  # of that map: from no boxes to most
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}  # by the number of ratios
 _of_data_sets = combined(
@@ -144,7 +140,7 @@ def stats_command(
         return
     shown = set(FIGURES)
     if not all_figures:
-        shown = {name for name in FIGURES if _says_something(name, figures[name])}
+        shown = {name for name in FIGURES if figures[name]}
         shown |= {"records", *advice}  # advice may be on an empty figure
         if len(results) > 1:  # who names several asks for leaks: that there are none is an answer
             shown.add("leaks")
@@ -172,20 +168,13 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
         say(f"  → {advice}", err=False)
 
 
-def _says_something(name: str, figure: Any) -> bool:
-    if figure and FIGURES[name].kind == "grid":
-        boxes: int = sum(map(sum, figure))
-        return boxes >= _FEWEST_MAPPED
-    return bool(figure)
-
-
 def _say_folded(names: Sequence[str], figures: JsonObject) -> None:
     """Name all figures that are empty on one line."""
     empty = []
     for name in names:
         row = FIGURES[name]
         is_measured = figures[name] is not None
-        is_count = row.kind not in ("grid", "table")  # a map or a table isn't
+        is_count = row.kind != "table"
         # Leaks are pictures that several data sets share. They are among `names` only for a single
         # one, which can't have any.
         is_possible = name != "leaks"
@@ -208,11 +197,6 @@ def _shown(value: Any, kind: str) -> str:
         return "-"
     if kind == "share":
         return f"{value:.1%}"
-    if kind == "grid":
-        boxes = sum(map(sum, value))
-        if boxes < _FEWEST_MAPPED:
-            return f"a map from {_FEWEST_MAPPED} boxes on; there are {boxes}"
-        return _map_of_places(value)
     if isinstance(value, dict):
         listed = []
         for name, count in islice(value.items(), _MOST_COUNTS):
@@ -221,22 +205,6 @@ def _shown(value: Any, kind: str) -> str:
             listed.append(f"… ({len(value):,})")
         return ", ".join(listed) or "none"
     return f"{value:,}"
-
-
-def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    """Show two cells, one above the other, by one letter: letters are twice as high as wide."""
-    upper_rows, lower_rows = grid[::2], grid[1::2]
-    rows = []
-    for upper_row, lower_row in zip(upper_rows, lower_rows, strict=True):
-        rows.append([upper + lower for upper, lower in zip(upper_row, lower_row, strict=True)])
-    most = max(map(max, rows))
-    darkest = len(_SHADES) - 1
-    lines = []
-    for row in rows:
-        # rounded up, so that a single box is seen
-        shades = [_SHADES[math.ceil(darkest * count / most)] for count in row]
-        lines.append("\n  " + "".join(shades))
-    return "".join(lines)
 
 
 def _rules_with_prefixes(

@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     """A figure of figures.yaml."""
 
     about: str
-    # `share`, `spread`, `names`, `grid` or `table`; "" for one number
+    # `share`, `spread`, `names` or `table`; "" for one number
     kind: str = ""
     below: Mapping[float, str] = {}
     above: Mapping[float, str] = {}
@@ -40,7 +40,6 @@ class Figure(NamedTuple):
 
 
 FIGURES = {name: Figure(**row) for name, row in load_table(__package__, "figures.yaml").items()}
-_GRID = 32  # cells of the map of places, each way
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -301,24 +300,16 @@ def _phrase_entries(expression: Expression) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    """Yield pairs as `_phrase_entries` does, of one box; its place needs the picture's size."""
+    """Yield pairs as `_phrase_entries` does, of one box; its edges need the picture's size."""
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"
     if size is None:
         return
     width, height = size
-    x1, y1, x2, y2 = box
-    # The centre, as parts of the picture.
-    x = (x1 + x2) / 2 / width
-    y = (y1 + y2) / 2 / height
-    yield "places", (_cell(x), _cell(y))
+    _, _, x2, y2 = box
     # within a pixel of an edge, or beyond it
     yield "edge_share", min(box) < 1 or x2 > width - 1 or y2 > height - 1
-
-
-def _cell(part: float) -> int:
-    return int(min(max(part * _GRID, 0), _GRID - 1))  # a box may reach beyond its picture
 
 
 def _figure_of_counts(kind: str, count_of_value: Mapping[Any, int]) -> Any:
@@ -330,8 +321,6 @@ def _figure_of_counts(kind: str, count_of_value: Mapping[Any, int]) -> Any:
     total_count = sum(count_of_value.values())
     if not total_count:
         return None
-    if kind == "grid":
-        return [[count_of_value.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if kind == "share":  # the part that has a property
         return round(count_of_value.get(True, 0) / total_count, 4)
     # of kind "spread": mean, median and two percentiles
@@ -358,7 +347,7 @@ def advice_on(figures: JsonObject) -> dict[str, str]:
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]
-        if figure is None or row.kind in ("grid", "table"):  # it has no number
+        if figure is None or row.kind == "table":  # it has no number
             continue
         own_advice = _advice_of_row(figure, row)
         if own_advice:

@@ -87,13 +87,10 @@ def test_figures_by_hand(data: Path) -> None:
         "same_boxes": 0,
         "leaks": 0,
     }
-    places = said.pop("places")
     said.pop("advice")
     assert said.pop("alike") == {"same_pictures": [], "leaks": []}
     assert said == expected
-    assert set(FIGURES) == {*expected, "places"}
-    cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
-    assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
+    assert set(FIGURES) == {*expected}
 
 
 def test_remarks_are_counted_by_wording_and_rare_ones_have_advice(tmp_path: Path) -> None:
@@ -161,7 +158,6 @@ def test_what_is_printed_and_what_there_is_nothing_of(data: Path, tmp_path: Path
     whole = stats(data.parent, "--no-pictures", "--all").out
     for line in (
         "pictures that aren't there, or can't be read: -\n",
-        "centres of boxes in their pictures: a map from 50 boxes on; there are ",
         "phrases made up to be absent: 0.0%\n",
     ):
         assert line in whole
@@ -177,17 +173,6 @@ def test_what_is_printed_and_what_there_is_nothing_of(data: Path, tmp_path: Path
     other = write_rows(tmp_path / "other.jsonl", record("z.jpg", (W, H), [{"text": "a cat"}]))
     asked = stats(data.parent, other, "--no-pictures").out
     assert "pictures that several of these data sets have: 0\n" in asked
-
-
-def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:
-    corner = {"text": "a dog", "instances": boxes([0, 0, 2, 2])}
-    middle = {"text": "a cat", "instances": boxes([W / 2, H / 2, W / 2 + 2, H / 2 + 2])}
-    rows = [record(f"{n}.jpg", (W, H), [corner]) for n in range(50)]
-    rows += [record(f"{n}.jpg", (W, H), [middle]) for n in range(50, 60)]
-    done = stats(write_rows(tmp_path / "a.jsonl", *rows), "--no-pictures")
-    places = done.out.split("centres of boxes in their pictures: \n")[1].splitlines()[:16]
-    assert places[0] == "  @" + " " * 31
-    assert places[8] == " " * 18 + ":" + " " * 15
 
 
 @pytest.mark.parametrize("options", [[], ["--no-pictures"]])
@@ -258,7 +243,7 @@ def test_boxes_beyond_all_pictures(tmp_path: Path) -> None:
     far = boxes([-1e308, -1e308, -9e307, 0], [0, 0, 1e308, 1e308], [2, 1, 1, 0])
     row = record("a.jpg", (W, H), [{"text": "a dog", "instances": far}])
     said = figures_of(write_rows(tmp_path / "a.jsonl", row))
-    assert (said["places"][0][0], said["places"][31][31]) == (2, 1)
+    assert said["edge_share"] == 1
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
