@@ -87,18 +87,6 @@ def _written_at(path: str) -> int:
         return 0
 
 
-def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Put several options on a command, in the order given."""
-
-    def with_options(command: F) -> F:
-        # in the order in which decorators are put on: the last first
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return with_options
-
-
 class Folder(click.Path):
     """A local folder, or a remote address, which is looked at later."""
 

@@ -12,7 +12,6 @@ from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
 from dataflow_grounding.cli.arguments import (
     any_path,
-    combined,
     image_root_option,
     json_option,
     mention_reviewed_file,
@@ -30,16 +29,12 @@ _MOST_CLASSES = 100  # lines of the table of classes
 _MOST_COUNTS = 10  # names with their counts, of a figure
 _NUMBER = re.compile(r"[0-9]*\.?[0-9]+")  # "80", "0.8", ".8"
 _PART_NAMES = {2: ("train", "val"), 3: ("train", "val", "test")}  # by the number of ratios
-_of_data_sets = combined(
-    image_root_option,
-    click.option(
-        "--no-pictures",
-        "reads_pictures",
-        flag_value=False,
-        default=True,
-        help="Read only the records, no pictures.",
-    ),
-    json_option,
+_pictures_option = click.option(
+    "--no-pictures",
+    "reads_pictures",
+    flag_value=False,
+    default=True,
+    help="Read only the records, no pictures.",
 )
 
 
@@ -61,7 +56,9 @@ _of_data_sets = combined(
     help="The shares of train, val and test, or, as A/B, of train and val; met to about 1/√n.",
 )
 @click.option("--seed", default=0, show_default=True, help="The seed for drawing the parts.")
-@_of_data_sets
+@image_root_option
+@_pictures_option
+@json_option
 def split_command(
     results: str,
     out: str,
@@ -117,7 +114,9 @@ def _weights_of_parts(ratios: str) -> dict[str, float]:
 @click.command("stats")
 @click.argument("results", metavar="RESULTS…", type=any_path, nargs=-1, required=True)
 @click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
-@_of_data_sets
+@image_root_option
+@_pictures_option
+@json_option
 def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
@@ -236,7 +235,9 @@ def _rules_with_prefixes(
     metavar="R,…",
     help="All rules but those with these prefixes.",
 )
-@_of_data_sets
+@image_root_option
+@_pictures_option
+@json_option
 def lint_command(
     data: str,
     select: tuple[str, ...],
