@@ -26,8 +26,10 @@ from dataflow_grounding.tasks.request import (
     Request,
     is_cut_off,
     list_of,
+    numbered,
     object_of,
     request_about,
+    size_of,
 )
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ SMALL = 0.03
 MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
 # Word of a judge → its answer; None is "can't tell".
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": None}
+_VERDICTS: Mapping[str, Fit] = {fit: fit for fit in FITS}
 
 
 class DrawnBox(NamedTuple):
@@ -72,16 +75,10 @@ def box_check(image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox]) -
         boxes=list_of(object_of(id=INTEGER, verdict=verdict)),
     )
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
-    width, height = shown.sent_size
-    question: dict[str, object] = {
-        "image": {"width": width, "height": height},
-        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
-        "boxes": _box_items(boxes),
-    }
     request = request_about(
         "box_check",
         shown,
-        question,
+        _question(shown, phrases, boxes),
         schema,
         partial(_read_checked, phrase_count=len(phrases), boxes=boxes),
         divisible=len(phrases) + len(boxes) > 1,
@@ -111,22 +108,15 @@ def missing_boxes(
 ) -> Request[list[Found]]:
     """Make the request for boxes that haven't been found yet; the known ones are drawn in."""
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
-    width, height = shown.sent_size
-    phrase_by_id = dict(enumerate(phrases, 1))
-    question: dict[str, object] = {
-        "image": {"width": width, "height": height},
-        "phrases": [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()],
-        "boxes": _box_items(boxes),
-    }
     return request_about(
         "missing_boxes",
         shown,
-        question,
+        _question(shown, phrases, boxes),
         schema_of_found(box_format.key),
         partial(
             read_found,
             image=shown,
-            phrase_by_id=phrase_by_id,
+            phrase_by_id=dict(enumerate(phrases, 1)),
             box_format=box_format,
             merge_iou=merge_iou,
         ),
@@ -136,11 +126,11 @@ def missing_boxes(
     )
 
 
-def _box_items(boxes: Sequence[DrawnBox]) -> list[dict[str, object]]:
+def _question(shown: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox]) -> dict[str, object]:
     items: list[dict[str, object]] = []
     for number, box in enumerate(boxes, 1):
         items.append({"id": number, "box": Instance(box.bbox), "text": box.text})
-    return items
+    return {"image": size_of(shown), "phrases": numbered(phrases), "boxes": items}
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:
@@ -216,30 +206,9 @@ def _answers_by_id(
     return answers
 
 
-def _bare(word: str) -> str:
-    return word.strip().removesuffix(".").rstrip().lower()
-
-
-def _is_there(item: Mapping[str, object]) -> bool | None:
-    """Return True for true and "yes", False for false and "no", None for null and "unsure".
-
-    "maybe" raises _UnknownWord, which may be forgiven; no answer and 3 raise UnreadableReply.
-    """
-    value = item.get("there", "")
-    if value is None or isinstance(value, bool):
-        return value
-    complaint = f'"there" of id {item["id"]!r:.20} is none of yes, no and unsure.'
-    if not isinstance(value, str) or not value:
-        raise UnreadableReply(complaint)
-    word = _bare(value)
-    if word not in _TRUTHS:
-        raise _UnknownWord(complaint)
-    return _TRUTHS[word]
-
-
 def _presence(item: Mapping[str, object]) -> Presence:
     """Read whether and how often a thing is there; yes and 0 contradict, and tell neither."""
-    there = _is_there(item)
+    there = _answer_in(item, "there", _TRUTHS, "yes, no and unsure")
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None
@@ -251,14 +220,25 @@ def _presence(item: Mapping[str, object]) -> Presence:
 
 
 def _verdict(item: Mapping[str, object]) -> Fit | None:
-    """Read a word of FITS, or null: the judge can't tell. Raises what `_is_there` raises."""
-    word = item.get("verdict", "")
-    if word is None:
+    return _answer_in(item, "verdict", _VERDICTS, ", ".join(FITS))
+
+
+def _answer_in(
+    item: Mapping[str, object], key: str, answers: Mapping[str, T], listed: str
+) -> T | None:
+    """Return what the word under a key means: true and "Yes." are yes; null is None.
+
+    "maybe" raises _UnknownWord, which may be forgiven; no answer and 3 raise UnreadableReply.
+    """
+    value = item.get(key, "")
+    if value is None:  # the judge can't tell
         return None
-    complaint = f'"verdict" of id {item["id"]!r:.20} is none of {", ".join(FITS)}.'
-    if not isinstance(word, str) or not word:
+    if isinstance(value, bool):
+        value = str(value)
+    complaint = f'"{key}" of id {item["id"]!r:.20} is none of {listed}.'
+    if not isinstance(value, str) or not value:
         raise UnreadableReply(complaint)
-    for fit in FITS:
-        if _bare(word) == fit:
-            return fit
-    raise _UnknownWord(complaint)
+    word = value.strip().removesuffix(".").rstrip().lower()
+    if word not in answers:
+        raise _UnknownWord(complaint)
+    return answers[word]

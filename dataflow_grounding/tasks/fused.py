@@ -28,6 +28,7 @@ from dataflow_grounding.tasks.request import (
     list_of,
     object_of,
     request_about,
+    size_of,
 )
 
 
@@ -44,8 +45,7 @@ def caption_grounding(
     """Make the request for the expressions in a caption and their boxes."""
     read_texts = expression_extraction(image, caption).read
     reader = _FusedReader(image, box_format, merge_iou, read_texts)
-    width, height = image.sent_size
-    question = {"image": {"width": width, "height": height}, "caption": caption}
+    question = {"image": size_of(image), "caption": caption}
     key = box_format.key
     return request_about(
         "caption_grounding",

@@ -24,8 +24,10 @@ from dataflow_grounding.tasks.request import (
     Request,
     Schema,
     list_of,
+    numbered,
     object_of,
     request_about,
+    size_of,
 )
 
 SEVERAL_EVERYWHERE = "several phrases have the whole picture"
@@ -68,20 +70,16 @@ def phrase_grounding(
     """Make the request for the boxes of phrases; the answer has a Found for each, in their order.
     Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps all.
     """
-    phrase_by_id = dict(enumerate(phrases, 1))
-    width, height = image.sent_size
-    phrase_items = [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()]
-    question = {"image": {"width": width, "height": height}, "phrases": phrase_items}
     key = box_format.key
     return request_about(
         "phrase_grounding",
         image,
-        question,
+        {"image": size_of(image), "phrases": numbered(phrases)},
         schema_of_found(key, asks_not_found=True),
         partial(
             read_found,
             image=image,
-            phrase_by_id=phrase_by_id,
+            phrase_by_id=dict(enumerate(phrases, 1)),
             box_format=box_format,
             merge_iou=merge_iou,
             asks_not_found=True,

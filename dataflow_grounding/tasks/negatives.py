@@ -16,6 +16,7 @@ from dataflow_grounding.tasks.request import (
     Request,
     is_cut_off,
     list_of,
+    numbered,
     object_of,
     request_about,
 )
@@ -42,11 +43,7 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
             object_of(id=INTEGER, change={"type": "string", "enum": list(CHANGES)}, text=STRING)
         )
     )
-
-    question = {
-        "count": count,
-        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
-    }
+    question = {"count": count, "phrases": numbered(phrases)}
     read = partial(_read_changed, phrases=phrases, count=count)
     return request_about("negative_phrases", image, question, schema, read)
 

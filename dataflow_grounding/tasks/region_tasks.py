@@ -25,6 +25,7 @@ from dataflow_grounding.tasks.request import (
     list_of,
     object_of,
     request_about,
+    size_of,
 )
 from dataflow_grounding.tasks.texts import is_no_phrase, is_no_text, without_markup
 
@@ -138,9 +139,8 @@ class Described(NamedTuple):
 
 def region_expression(image: Image, regions: Sequence[Region]) -> Request[list[Described]]:
     """Make the request for what each region shows; the answer has a Described for each."""
-    width, height = image.sent_size
     question = {
-        "image": {"width": width, "height": height},
+        "image": size_of(image),
         "regions": [Region(region.bbox, region.type) for region in regions],
     }
     schema = object_of(

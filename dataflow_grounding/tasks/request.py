@@ -6,7 +6,7 @@ A serving is what answers it: an endpoint, or a model in this process. The engin
 import hashlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Generic, TypeAlias, TypeVar
@@ -372,6 +372,17 @@ def _written_items(values: Sequence[object], image: Image, box_format: BoxFormat
 def _numbers(item: Instance | Region, image: Image, box_format: BoxFormat) -> Sequence[float]:
     # The model counts in the picture that it is shown, which may have padding around it.
     return box_format.from_pixels(item.bbox, original=image.shown_size, sent=image.sent_size)
+
+
+def size_of(image: Image) -> dict[str, int]:
+    """Return the size of a picture as it is sent, for a question."""
+    width, height = image.sent_size
+    return {"width": width, "height": height}
+
+
+def numbered(texts: Iterable[str]) -> list[dict[str, object]]:
+    """Return texts for a question, with their ids from 1."""
+    return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
 
 
 def filled(prompt: str, words: Mapping[str, str]) -> str:

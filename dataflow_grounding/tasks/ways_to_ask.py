@@ -1,6 +1,5 @@
 """The form in which boxes of phrases are asked for: as data, for all that is not what is asked."""
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from dataflow_grounding._util.errors import SpecError, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding.data.records import REMARK, JsonObject
 from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies import Note
@@ -115,9 +115,8 @@ def form_named(name: str) -> AskingForm:
     table = load_table(__package__, "asking_forms.yaml")
     row = table.get(name)
     if row is None:
-        near = difflib.get_close_matches(name, table, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SpecError(f"no form {name!r:.40} of asking: they are {', '.join(table)}{hint}")
+        known = f"{', '.join(table)}{nearest(name, table)}"
+        raise SpecError(f"no form {name!r:.40} of asking: they are {known}")
     parts = {part: row[part] for part in row if part in _PARTS}  # without its why and source
     return AskingForm(name, **parts)
 

@@ -1,6 +1,5 @@
 """How questions are put, where a user says so: form, prompts, guidance and definitions."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import Prompt, Request, filled
@@ -227,7 +227,4 @@ def _are_one_word(left: str, right: str) -> bool:
 
 
 def _nearest(name: str) -> str:
-    matches = difflib.get_close_matches(name, prompt_names(), 1)
-    if matches:
-        return f"; did you mean {matches[0]}?"
-    return f": the prompts are {', '.join(prompt_names())}"
+    return nearest(name, prompt_names()) or f": the prompts are {', '.join(prompt_names())}"

@@ -282,7 +282,7 @@ def test_a_label_that_names_the_key_stays_a_label() -> None:
     ("asking", "why"),
     [
         ("jason", "no form 'jason' of asking"),
-        ("jason", "did you mean json"),
+        ("jason", "is it 'json'"),
         ({"reply": "xml"}, "asking.reply 'xml' is none of schema, json, lines"),
         ({"replies": "json"}, "asking has no 'replies'"),
         ({"from": "nope"}, "no form 'nope'"),

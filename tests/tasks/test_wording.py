@@ -219,7 +219,7 @@ def test_files_that_are_no_prompts_are_refused(workplace: Workplace) -> None:
     folder.mkdir()
     wrong = folder / "phrase_groundin.txt"
     wrong.write_text("x")
-    assert "did you mean phrase_grounding?" in refusal(workplace, **settings)
+    assert "is it 'phrase_grounding'?" in refusal(workplace, **settings)
     wrong.unlink()
     path = folder / "phrase_grounding.txt"
     path.write_text(ejected("phrase_grounding").replace("<input>", ""))
@@ -262,7 +262,7 @@ def test_words_of_an_operator_are_added_to_one_another(row: dict[str, Any]) -> N
 def test_words_for_a_prompt_that_an_operator_does_not_ask_are_refused() -> None:
     with pytest.raises(SpecError, match="asks negative_phrases and phrase_grounding: name"):
         NegativePhraser(Answering()).with_words(prompt="x")
-    with pytest.raises(SpecError, match="did you mean phrase_grounding"):
+    with pytest.raises(SpecError, match="is it 'phrase_grounding'"):
         PhraseGrounder(Answering()).with_words(prompts={"phrase_groundings": "x"})
 
 
