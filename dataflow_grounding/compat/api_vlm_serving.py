@@ -83,8 +83,9 @@ class ServingForDataFlow:
             SpecError: What is not supported is given.
             GroundingError: An input can't be answered.
         """
-        _refuse_entries(video_inputs=video_inputs, audio_inputs=audio_inputs)
-        _refuse(json_schema=json_schema or None)
+        _refuse(
+            video_inputs=video_inputs, audio_inputs=audio_inputs, json_schema=json_schema or None
+        )
         paths = [text for text in user_inputs if _names_picture(text)]
         are_prompts = image_inputs is not None or not paths
         if are_prompts:  # as DataFlow-MM calls this method
@@ -151,7 +152,7 @@ class ServingForDataFlow:
             SpecError: Videos or audio are given.
             GroundingError: A conversation can't be answered.
         """
-        _refuse_entries(video_list=video_list, audio_list=audio_list)
+        _refuse(video_list=video_list, audio_list=audio_list)
         rows = [{"conversation": turns} for turns in conversations]
         return self._texts(rows, image_list, system_prompt)
 
@@ -180,17 +181,13 @@ def _names_picture(text: str) -> bool:
 
 
 def _refuse(**arguments: Any) -> None:
-    """Raise SpecError for the first argument that asks for something: None and [] don't."""
+    """Raise SpecError for the first argument that asks for something, or has an entry that does:
+    None and [] don't.
+    """
     for name, value in arguments.items():
-        if value is not None and value != []:
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        if any(entry is not None and entry != [] for entry in entries):
             raise SpecError(f"{name} is not supported: {WHY_NOT[name]}")
-
-
-def _refuse_entries(**arguments: Sequence[Any] | None) -> None:
-    """Raise SpecError as `_refuse` does, for arguments with an entry for each input."""
-    for name, entries in arguments.items():
-        for entry in entries or []:
-            _refuse(**{name: entry})
 
 
 class APIVLMServing_openai(ServingForDataFlow, OpenAIServing):

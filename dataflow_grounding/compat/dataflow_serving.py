@@ -12,7 +12,7 @@ from typing import Any
 from dataflow_grounding._util.errors import RequestRefused, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn, learn_address
 from dataflow_grounding.images.image import Image, ImageLimits
-from dataflow_grounding.serving.http_errors import error_of
+from dataflow_grounding.serving.client_errors import fault_of_client
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.request import Turn
@@ -78,21 +78,14 @@ class DataFlowServing(Serving):
             try:
                 texts = self._texts(request, paths)
             except Exception as error:  # anything that the client beneath it raises
-                raise self._error_of(error) from None
+                where = f"{self.model} ({type(error).__name__})"
+                said = f"{where}: {excerpt(str(error), 200)}"
+                raise fault_of_client(error, where) or ServerFault(said) from None
         text = texts[0] if texts else None
         # Some servings return a text on what went wrong in place of a reply.
         if not isinstance(text, str) or text.startswith("Error:"):
             raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
         return text
-
-    def _error_of(self, error: Exception) -> Exception:
-        """Return a ServerFault, or what an endpoint's `status_code` of 400 or more means."""
-        name = type(error).__name__
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and status >= 400:
-            body = str(error).encode("utf-8", "replace")
-            return error_of(status, headers={}, body=body, where=f"{self.model} ({name})")
-        return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
         """Return what the serving returns: a list of one text if all is well, or anything else."""

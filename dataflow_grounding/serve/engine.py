@@ -95,7 +95,8 @@ class Engine:
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        task.add_done_callback(_look_at_error)  # nobody waits for the task any more
+        # Nobody waits for the task any more: asyncio would complain of an error nobody looks at.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
         text = f"no answer in {self._timeout:g} s"
@@ -205,9 +206,3 @@ class Engine:
             is_ours = isinstance(asking.stopped, errors.StorageFailed | errors.BudgetExceeded)
             if asking.stopped is not None and (is_of_endpoint or not is_ours):
                 self._askings[key] = asking.renewed()
-
-
-def _look_at_error(task: asyncio.Task[Any]) -> None:
-    """Otherwise asyncio would complain that nobody has looked at the task's error."""
-    if not task.cancelled():
-        task.exception()

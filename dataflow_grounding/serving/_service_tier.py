@@ -15,6 +15,7 @@ from dataflow_grounding._util.errors import (
     TierFull,
 )
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import FLEX
 
@@ -31,6 +32,13 @@ def timeout_at(tier: str, stated: float | None, usual: float) -> float:
     if stated is not None:
         return stated
     return FLEX_TIMEOUT if tier else usual
+
+
+def check_tier_is_said_once(tier: str, fields: JsonObject, key: str) -> None:
+    """Raise SpecError if the user's further fields of a request, of the setting `key`, have it."""
+    if tier and fields.keys() & {"serviceTier", "service_tier"}:
+        name = setting("vlm.service_tier")
+        raise SpecError(f"{name} is set in {setting(key)}, too: leave it out there")
 
 
 def needs_at(tier: str, key: str, timeout: float) -> list[str]:

@@ -114,7 +114,7 @@ class HttpTransport:
                         raise ServerFault(f"{self.url} answered more than {max_bytes >> 20} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-            raise fault_of(error, self.url, self.timeout, "vlm.openai") from None
+            raise fault_of(error, self.url, self.timeout) from None
 
     async def aclose(self) -> None:
         await self.session.close()
@@ -153,11 +153,11 @@ class ClientTransport:
         except openai.APIStatusError as error:
             response = error.response
         except openai.APIConnectionError as error:  # its cause is httpx's, or httpx2's in openai 3
-            raise fault_of(error.__cause__ or error, self.url, self.timeout, "vlm.openai") from None
+            raise fault_of(error.__cause__ or error, self.url, self.timeout) from None
         # A RuntimeError comes from a connection of another event loop, in which the user has sent
         # with this client. Each such connection fails once, so another try gets further.
         except (asyncio.TimeoutError, RuntimeError) as error:
-            raise fault_of(error, self.url, self.timeout, "vlm.openai") from None
+            raise fault_of(error, self.url, self.timeout) from None
         return response.status_code, response.headers, response.content
 
     def _create(self, body: bytes, headers: Mapping[str, str]) -> Awaitable[Any]:

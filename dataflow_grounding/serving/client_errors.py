@@ -77,12 +77,12 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
 
 
 def fault_of(
-    error: BaseException, where: str, timeout: float = math.inf, block: str = ""
+    error: BaseException, where: str, timeout: float = math.inf
 ) -> EndpointRefused | ServerFault:
-    """Return what an HTTP client's error means. `block` is the spec's, with the address."""
+    """Return what an HTTP client's error means."""
     kind = _kind_of(error)
     if kind == NO_ADDRESS:
-        return EndpointRefused(f"{where} is not an address: check {block}.base_url")
+        return EndpointRefused(f"{where} is not an address: check it")
     if kind == NO_CONNECTION_IN_TIME:
         return EndpointUnreachable(
             f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s"

@@ -23,7 +23,12 @@ from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxie
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import JsonObject
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_cache
-from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
+from dataflow_grounding.serving._service_tier import (
+    check_tier_is_said_once,
+    error_at_tier,
+    needs_at,
+    timeout_at,
+)
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import checked_address
 from dataflow_grounding.serving.client_errors import fault_of
@@ -201,7 +206,7 @@ class GeminiServing(Serving):
             raise self._error_of(error) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
-            raise fault_of(error, self._where, self.timeout, "vlm.gemini") from None
+            raise fault_of(error, self._where, self.timeout) from None
         except Exception as error:
             reason = excerpt(str(error) or type(error).__name__, 200)
             raise ServerFault(
@@ -285,10 +290,7 @@ def _check_extra(extra: JsonObject, tier: str) -> None:
     config = extra.get("generationConfig", {})
     if not isinstance(config, Mapping):
         raise SpecError(f"{fields}: generationConfig should be a mapping, not {config!r:.40}")
-    if tier and extra.keys() & {"serviceTier", "service_tier"}:
-        raise SpecError(
-            f"{setting('vlm.service_tier')} is set in {fields}, too: leave it out there"
-        )
+    check_tier_is_said_once(tier, extra, "vlm.gemini.extra")
 
 
 async def _content(message: Turn) -> JsonObject:

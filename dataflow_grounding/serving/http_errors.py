@@ -99,7 +99,7 @@ _PER_DAY = re.compile(r"\bper[- ]day\b", re.IGNORECASE)
 FIRST_UNIX_TIME = 10.0**6  # a reset time in seconds from this on is no wait, but a Unix time
 BODY_BYTES = 20_000  # of an answer's body that are read
 LONGEST_MESSAGE = 1000  # characters of what an endpoint says that are shown
-LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
+_TIME_AND_UNIT = r"(\d+(?:\.\d+)?)(ms|s|m|h)"  # in a reset time
 MOST_CAUSES = 32  # that are looked at under an error
 LONGEST = 1e8  # seconds that are waited at the most: a server may ask for infinity
 
@@ -127,6 +127,7 @@ def takes_no_images(refusal: str) -> bool:
     return any(words in lowered for words in _NO_IMAGES)
 
 
+_FAULT = _Row(range(500, 600), _any, "a fault")
 # The first row that fits decides: words go before what the status alone would mean.
 _TABLE = [
     _Row({402}, _any, "no credit"),
@@ -147,7 +148,7 @@ _TABLE = [
     # A request that fails with a 500 isn't charged for (Gemini's billing page). After a time limit
     # (408), a conflict, or a gateway's status for no reply, it may be: the model may have answered.
     _Row({408, 409, 425, 502, 504, 522, 524}, _any, "a fault that may be billed"),
-    _Row(range(500, 600), _any, "a fault"),
+    _FAULT,
     _Row(range(400, 500), _any, "refused"),
     # Only a 200 is a reply: any other status below 400 has none.
     _Row(range(1000), _any, "no reply"),
@@ -185,11 +186,19 @@ def error_of(
         message += f" {said}"
     if words:
         message += f": {words}"
-    meaning = _meaning_of(status, f"{words} {_codes_of(error)}")
-    wait = retry_after(headers)
+    all_words = f"{words} {_codes_of(error)}"
+    fitting = (row for row in _TABLE if status in row.statuses and row.fits(all_words))
+    meaning = next(fitting, _FAULT).meaning
+    wait = _seconds_to_wait(headers, details)
+    # a server that states a wait is busy, not broken
     if meaning in ("limited", "busy") or (status >= 500 and wait is not None):
-        # a server that states a wait is busy, not broken
-        return _busy(meaning, message, _seconds_to_wait(headers, details), words, details)
+        kind = errors.RateLimited if meaning == "limited" else errors.ServerOverloaded
+        busy = kind(message, wait)
+        # Google says of which quota: {"violations": [{"quotaId": "…RequestsPerDay…"}]}
+        is_of_a_day = any("PerDay" in str(detail.get("violations")) for detail in details)
+        if is_of_a_day or (wait is None and _PER_DAY.search(words)):
+            busy.is_quota, busy.retry_after = True, DAY
+        return busy
     sentence = message.rstrip(".")
     if meaning == "no credit":
         return errors.NoCredit(
@@ -215,27 +224,6 @@ def error_of(
     fault = errors.ServerFault(message)
     fault.may_be_billed = meaning == "a fault that may be billed"
     return fault
-
-
-def _meaning_of(status: int, words: str) -> str:
-    for row in _TABLE:
-        if status in row.statuses and row.fits(words):
-            return row.meaning
-    return "a fault"
-
-
-def _busy(
-    meaning: str,
-    message: str,
-    wait: float | None,
-    words: str,
-    details: Sequence[JsonObject],
-) -> errors.ServerOverloaded:
-    kind = errors.RateLimited if meaning == "limited" else errors.ServerOverloaded
-    busy = kind(message, wait)
-    if _is_of_a_day(details) or (wait is None and _PER_DAY.search(words)):
-        busy.is_quota, busy.retry_after = True, DAY
-    return busy
 
 
 def error_of_success(
@@ -295,11 +283,6 @@ def is_about_content(refusal: str) -> bool:
     return _CONTENT.search(refusal) is not None
 
 
-def _is_of_a_day(details: Sequence[JsonObject]) -> bool:
-    """Whether Google says of which quota: {"violations": [{"quotaId": "…RequestsPerDay…"}]}."""
-    return any("PerDay" in str(detail.get("violations")) for detail in details)
-
-
 def _seconds_to_wait(headers: Mapping[str, str], details: Sequence[JsonObject]) -> float | None:
     wait = retry_after(headers)
     if wait is not None:
@@ -351,19 +334,14 @@ def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
 
 def _seconds_of(text: str) -> float | None:
     """`1m30s` → 90, `120ms` → 0.12, `7` → 7; of a Unix time, the seconds until then."""
-    if len(text) > LONGEST_TEXT:
-        # The patterns try each digit as the first of a number, so a long text would take time that
-        # grows with the square of its length.
-        return None
     if re.fullmatch(r"\d+(\.\d+)?", text):
         seconds = float(text)
         if seconds >= FIRST_UNIX_TIME:
             seconds -= time.time()
         return _bounded(seconds)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-    is_all_read = "".join(number + unit for number, unit in parts) == text
-    if not parts or not is_all_read:
+    if not re.fullmatch(f"(?:{_TIME_AND_UNIT})+", text):  # not searched: texts may be long
         return None
+    parts = re.findall(_TIME_AND_UNIT, text)
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     return _bounded(sum(float(number) * units[unit] for number, unit in parts))
 

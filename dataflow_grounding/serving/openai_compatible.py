@@ -11,10 +11,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -48,7 +47,12 @@ from dataflow_grounding.serving._gateway_headers import (
     is_from_cache,
     is_litellm,
 )
-from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
+from dataflow_grounding.serving._service_tier import (
+    check_tier_is_said_once,
+    error_at_tier,
+    needs_at,
+    timeout_at,
+)
 from dataflow_grounding.serving._transport import (
     NO_HEADERS,
     BodyPart,
@@ -69,14 +73,6 @@ from dataflow_grounding.serving.serving import Reply, Serving, check_settings, u
 from dataflow_grounding.tasks.request import Request, Turn
 
 
-class _Settings(NamedTuple):
-    """A request's keys other than its messages, as they were written last for a task."""
-
-    made_of: tuple[Any, ...]  # what they depend on, but for the schema
-    schema: JsonObject
-    json_tail: bytes  # their JSON without its opening bracket: it ends a body that begins with `{`
-
-
 @dataclass
 class _FoundOut:
     """What an endpoint takes, as far as is known by now."""
@@ -86,7 +82,6 @@ class _FoundOut:
     # whether one was answered that asked a gateway, by its keys, for no kept reply
     takes_keys_against_caches: bool = False
     is_litellm: bool = False  # whether replies pass LiteLLM's proxy
-    settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -152,10 +147,8 @@ class OpenAIServing(Serving):
         name: str = "",
         service_tier: str = "",
     ) -> None:
-        _check_model_and_client(model_name, client)
-        url = api_url or OPENAI_URL
-        if client is not None:
-            url = _address_of(client, api_url)
+        _check_model_and_client(model_name, client, api_url)
+        url = api_url or OPENAI_URL if client is None else str(client.base_url)
         self._url = _base_address(url)
         self.endpoint = checked_address(self._url, "vlm.openai")  # without secrets, to be shown
         timeout = timeout_at(service_tier, timeout, TIMEOUT)
@@ -177,16 +170,13 @@ class OpenAIServing(Serving):
         headers = dict(extra_headers or {})
         self.extra_headers = {str(name): str(value) for name, value in headers.items()}
         _check_extras(self.extra_headers, self.extra_body, service_tier)
-        self._hide_secrets(client)
-        self._client = client
-        self._process_of_client: int | None = None  # the first that sent with it
-        self._found_out = _FoundOut(first_habits(self.endpoint))
-
-    def _hide_secrets(self, client: Any) -> None:
-        """Mask what these hold, from now on, in all that is shown or written."""
+        # so that secrets in these are masked
         learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
         learn_fields(self.extra_body)
         learn_proxies()
+        self._client = client
+        self._process_of_client: int | None = None  # the first that sent with it
+        self._found_out = _FoundOut(first_habits(self.endpoint))
 
     @property
     def has_key(self) -> bool:
@@ -391,7 +381,8 @@ class OpenAIServing(Serving):
         seed = request.own_seed
         if seed is not None:
             parts += self._keys_against_caches(seed, habits)
-        parts.append(self._settings_tail(request, habits))
+        # the other keys, without their opening bracket: the body begins with one
+        parts.append(json.dumps(self._settings(request, habits)).encode().removeprefix(b"{"))
         return parts
 
     def _keys_against_caches(self, seed: int, habits: Habits) -> Iterator[bytes]:
@@ -401,20 +392,6 @@ class OpenAIServing(Serving):
         asks_litellm = self._found_out.is_litellm and habits.sends_no_cache
         if asks_litellm and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
-
-    def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
-        """The keys after `messages`. Mostly all of a task have the same: the last ones are kept."""
-        last = self._found_out.settings_by_task.get(request.task)
-        temperature = request.temperature(self.temperature)
-        made_of = (habits, temperature, request.form)
-        # `is`: an equal schema may have its keys in another order, which gives another JSON
-        if last is not None and last.made_of == made_of and last.schema is request.schema:
-            return last.json_tail
-        json_tail = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
-        self._found_out.settings_by_task[request.task] = _Settings(
-            made_of, request.schema, json_tail
-        )
-        return json_tail
 
     def _settings(self, request: Request[Any], habits: Habits) -> JsonObject:
         """What the user states in `extra_body` goes before what this serving would send."""
@@ -520,7 +497,7 @@ def _system_message(text: str) -> bytes:
     return json.dumps({"role": "system", "content": text}).encode() + b","
 
 
-def _check_model_and_client(model_name: str, client: Any) -> None:
+def _check_model_and_client(model_name: str, client: Any, api_url: str | None) -> None:
     if not model_name:
         raise SpecError(
             f"no model is named: set {setting('vlm.openai.model_name')}, or DF_MODEL in the"
@@ -531,6 +508,9 @@ def _check_model_and_client(model_name: str, client: Any) -> None:
             f"{setting('vlm.openai.client')} names a way to send in a spec; here it takes an"
             " openai.AsyncOpenAI, or make an OpenAISdkServing"
         )
+    if client is not None and api_url:
+        name = setting("vlm.openai.base_url")
+        raise SpecError(f"{name} isn't for a client of your own, which has one: leave it out")
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
@@ -551,23 +531,6 @@ def _base_address(url: str) -> str:
     address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
     address = address.rstrip("/").removesuffix("/chat/completions")
     return f"{address}{mark}{query}"
-
-
-def _address_of(client: Any, stated: str | None) -> str:
-    """The address of a user's own client. Raises SpecError where another one is stated."""
-    url = str(client.base_url)
-    if stated and _as_compared(stated) != _as_compared(url):
-        name, address = setting("vlm.openai.base_url"), checked_address(url, "vlm.openai")
-        raise SpecError(f"{name} isn't the address of the client ({address}): leave it out")
-    return url
-
-
-def _as_compared(url: str) -> tuple[Any, ...]:
-    """Equal for addresses that a usual port, a last slash or /chat/completions tells apart."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    return parts.scheme, parts.hostname, port, path
 
 
 def _require_address_or_openai_key(key: str | None) -> None:
@@ -592,8 +555,4 @@ def _check_extras(headers: Mapping[str, str], body: JsonObject, tier: str) -> No
     for name in ("messages", "model", "n"):
         if name in body:
             raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")
-    if tier and "service_tier" in body:
-        fields = setting("vlm.openai.extra_body")
-        raise SpecError(
-            f"{setting('vlm.service_tier')} is set in {fields}, too: leave it out there"
-        )
+    check_tier_is_said_once(tier, body, "vlm.openai.extra_body")

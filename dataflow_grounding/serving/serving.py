@@ -9,7 +9,6 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,6 @@ from dataflow_grounding.tasks.request import Request
 
 if TYPE_CHECKING:
     from dataflow_grounding.tasks.ways_to_ask import AskingForm
-
-# Whether `Serving.identity` includes the address. A serving of the user's own may be made of
-# several, and call their `identity` in its own: a context variable reaches them all, an argument
-# wouldn't.
-_with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 
 FLEX = "flex"
 """The service tier that is slower, and cheaper."""
@@ -236,8 +230,7 @@ class Serving(ABC):
         """
         identity: dict[str, object] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
-        is_address_wanted = _with_address.get()  # in a call by `identity_there`
-        if is_address_wanted or not is_address:
+        if not is_address:
             identity = {"endpoint": self.endpoint, **identity}
         # A class with an `identity` of its own adds the settings that count by itself.
         has_own_identity = type(self).identity is not Serving.identity
@@ -247,12 +240,7 @@ class Serving(ABC):
 
     def identity_there(self) -> JsonObject:
         """Return the identity with the address: what a check of the endpoint vouches for."""
-        # Subclasses extend `identity`, which has no argument for this.
-        token = _with_address.set(True)
-        try:
-            return self.identity()
-        finally:
-            _with_address.reset(token)
+        return {**self.identity(), "endpoint": self.endpoint}
 
     def endpoints(self) -> "list[tuple[Serving, float]]":
         """Return the servings that requests go to, with their weights: itself, or one each."""

@@ -2,10 +2,9 @@
 
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from dataflow_grounding._util.errors import EndpointRefused, ServerFault, SpecError
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.records import JsonObject, is_number
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.serving import Reply, Serving
@@ -93,24 +92,14 @@ class SeveralEndpoints(Serving):
         return list(zip(self._by_address.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
-        """Return the reply of the next endpoint in turn that can answer.
-
-        Each is tried once. One that raises EndpointRefused or ServerFault is passed over, but the
-        error of the last one is raised, as is any other error. The engine doesn't call this: it
-        chooses endpoints by room and weight.
-        """
-        all_but_last = len(self._by_address) - 1
-        for serving in itertools.islice(self._turns, all_but_last):
-            with suppress(EndpointRefused, ServerFault):
-                return await serving.answer(request)
-        last = next(self._turns)
-        return await last.answer(request)
+        """Return the reply of the next in turn. The engine asks each by itself, by its room."""
+        return await next(self._turns).answer(request)
 
     def identity(self) -> JsonObject:
         return next(iter(self._by_address.values())).identity()
 
     def identity_there(self) -> JsonObject:
-        return {**super().identity_there(), "endpoint": "several endpoints"}
+        return {**self.identity(), "endpoint": "several endpoints"}
 
     def obstacles(self) -> list[str]:
         return [text for serving in self._by_address.values() for text in serving.obstacles()]

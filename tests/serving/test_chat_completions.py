@@ -23,7 +23,6 @@ from dataflow_grounding.serving._chat_completions import (
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
 from dataflow_grounding.testing.faults import Fault
 from tests.support import faults
-from tests.support.endpoint import Serves
 from tests.support.streams import streamed
 from tests.support.takes import Takes
 from tests.support.workplace import Workplace
@@ -40,11 +39,6 @@ def usual(
     place.many(4)
     assert place.run().code == 0
     return place.annotations()
-
-
-@pytest.fixture
-def server(serves: Serves) -> LoopbackServer:
-    return serves()
 
 
 @pytest.fixture
@@ -122,23 +116,6 @@ def test_a_first_record_that_is_refused_for_itself_doesnt_change_how_the_others_
     assert done.code == 1, done
     good = [r.settings["response_format"]["type"] for r in server.requests if r.status_sent == 200]
     assert set(good) == {"json_schema"}
-
-
-@pytest.mark.parametrize(
-    ("url", "first"),
-    [
-        ("https://api.openai.com/v1", "json_object"),
-        ("https://mine.openai.azure.com/openai/v1", "json_object"),
-        ("https://eu.api.openai.com/v1", "json_object"),
-        ("http://localhost:8000/v1", "json_schema"),
-        ("https://notopenai.com/v1", "json_schema"),
-    ],
-)
-def test_openais_own_service_is_asked_for_json_object(url: str, first: str) -> None:
-    """Its schema stands before the picture, and one for each task would keep the picture out of the
-    prompt cache.
-    """
-    assert first_habits(url).response_format == first
 
 
 def test_extra_body_is_sent_and_asks_anew(place: Workplace, server: LoopbackServer) -> None:
@@ -286,34 +263,17 @@ def test_a_streamed_tool_call_is_read() -> None:
     assert reply_in(completion_in(body), 0.0).text == '{"a": 1}'
 
 
-NO_ANSWERS: dict[str, dict[str, Any]] = {
-    "aborted": completion({"content": "none"}, "abort"),
-    "errors next to choices": {**completion({"content": "[]"}), "errors": ["no room"]},
-    "MiniMax": {**completion({"content": "[]"}), "base_resp": {"status_code": 1002}},
-}
-
-
 NONE_THERE = {"content": '{"objects": []}'}
-
-
-@pytest.mark.parametrize(
-    "finish_reason",
-    [
+FINISHED = {
+    "held back": [
         "sensitive",  # z.ai
         "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII",  # Gemini
         "refusal",  # Anthropic
         "guardrail_intervened", "content_filtered",  # Bedrock
         "ERROR_TOXIC",  # Cohere
     ],
-)  # fmt: skip
-def test_a_reply_held_back_for_its_content_is_a_refusal(finish_reason: str) -> None:
-    refusal = reply_in(completion(NONE_THERE, finish_reason), 0.0).refusal
-    assert refusal == f"content filter ({finish_reason})"
-
-
-@pytest.mark.parametrize(
-    "finish_reason",
-    [
+    "broken off": [
+        "abort",
         "insufficient_system_resource",  # DeepSeek
         "network_error",  # z.ai
         "cancelled", "time_limit", "timeout",  # watsonx, TensorRT-LLM
@@ -321,19 +281,25 @@ def test_a_reply_held_back_for_its_content_is_a_refusal(finish_reason: str) -> N
         "MALFORMED_RESPONSE",  # Gemini
         "ERROR",
     ],
-)  # fmt: skip
-def test_a_reply_that_the_server_broke_off_is_a_fault(finish_reason: str) -> None:
-    assert error_in(completion(NONE_THERE, finish_reason)) is not None
+    "whole": ["stop", "STOP", "eos", "end_turn", "stop_sequence", "COMPLETE", "", None, 0],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "finish_reason", ["stop", "STOP", "eos", "end_turn", "stop_sequence", "COMPLETE", "", None, 0]
+    ("reason", "end"), [(reason, end) for end, reasons in FINISHED.items() for reason in reasons]
 )
-def test_other_finish_reasons_leave_the_reply(finish_reason: Any) -> None:
-    data = completion(NONE_THERE, finish_reason)
-    assert error_in(data) is None
+def test_what_a_finish_reason_means(reason: Any, end: str) -> None:
+    data = completion(NONE_THERE, reason)
+    assert (error_in(data) is not None) == (end == "broken off")
+    refusal = f"content filter ({reason})" if end == "held back" else None
     reply = reply_in(data, 0.0)
-    assert (reply.text, reply.refusal) == (NONE_THERE["content"], None)
+    assert (reply.text, reply.refusal) == (NONE_THERE["content"], refusal)
+
+
+NO_ANSWERS: dict[str, dict[str, Any]] = {
+    "errors next to choices": {**completion({"content": "[]"}), "errors": ["no room"]},
+    "MiniMax": {**completion({"content": "[]"}), "base_resp": {"status_code": 1002}},
+}
 
 
 @pytest.mark.parametrize("data", NO_ANSWERS.values(), ids=NO_ANSWERS)
@@ -472,38 +438,32 @@ def test_run_json_has_the_spec_without_its_secrets(place: Workplace) -> None:
     assert said["extra_body"] == {}
 
 
-# --- images
+# --- what is known by the address
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://integrate.api.nvidia.com/v1",
-        "https://ai.api.nvidia.com/v1/vlm/nvidia/neva-22b",
-        "https://api.nvcf.nvidia.com/v2/nvcf/pexec/functions/0f3c",
-        "https://0f3c.invocation.api.nvcf.nvidia.com/v1",
-        "https://NVIDIA.com/v1",
-        "https://user:word@Integrate.API.nvidia.com.:8443/v1?key=1#part",
-    ],
-)
-def test_hosted_nims_take_small_pictures(url: str) -> None:
+NIM, OPENAI = "NVIDIA's hosted NIMs", "OpenAI's own service"
+ADDRESSES = {
+    "https://integrate.api.nvidia.com/v1": NIM,
+    "https://0f3c.invocation.api.nvcf.nvidia.com/v1": NIM,
+    "https://user:word@NVIDIA.com:8443/v1?key=1#part": NIM,
+    "https://eu.api.openai.com/v1": OPENAI,
+    "https://mine.openai.azure.com/openai/v1": OPENAI,
+    "http://[::1]:8000/v1": "",
+    "https://evilnvidia.com/v1": "",
+    "https://notopenai.com/v1": "",
+    "https://api.nvidia.com.evil.org/v1?host=.nvidia.com": "",
+    "https://nvidia.com@evil.org/v1": "",
+    "http://nim.internal:8000/v1/nvidia": "",
+}
+
+
+@pytest.mark.parametrize(("url", "whose"), ADDRESSES.items())
+def test_limits_and_habits_are_those_of_the_host(url: str, whose: str) -> None:
+    """At OpenAI's own service a schema for each task, which stands before the picture, would keep
+    the picture out of the prompt cache.
+    """
     limits = first_limits(url)
-    assert (limits.max_side, limits.max_bytes) == (1024, 134_000)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://localhost:8000/v1",
-        "https://evilnvidia.com/v1",
-        "https://api.nvidia.com.evil.org/v1",
-        "https://nvidia.com@evil.org/v1",
-        "https://evil.org/v1?host=.nvidia.com",
-        "https://nvidia.com.cn/v1",
-        "http://nim.internal:8000/v1/nvidia",
-        "http://[::1]:8000/v1",
-    ],
-)
-def test_other_servers_take_large_pictures(url: str) -> None:
-    limits = first_limits(url)
-    assert (limits.max_side, limits.max_bytes) == (2048, 15 * 2**20)
+    small, usual = (1024, 134_000), (2048, 15 * 2**20)
+    assert (limits.max_side, limits.max_bytes) == (small if whose == NIM else usual)
+    first = "json_object" if whose == OPENAI else "json_schema"
+    assert first_habits(url).response_format == first

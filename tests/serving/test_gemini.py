@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import ExpressionExtractor
-from dataflow_grounding._util.errors import ServerFault
+from dataflow_grounding._util.errors import RateLimited, RequestRefused, ServerFault
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.serving import GeminiServing
+from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
 from tests.support import faults
@@ -253,9 +254,6 @@ def test_rate_limits_are_waited_for_and_cost_no_attempt(gemini: Workplace, serve
     "as_list", [False, True], ids=["an object", "a list, as its OpenAI-compatible address"]
 )
 def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
-    from dataflow_grounding._util.errors import RateLimited
-    from dataflow_grounding.serving.http_errors import error_of
-
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}]
     given = {"error": {"code": 429, "message": "slow down", "details": details}}
     error = error_of(429, {}, json.dumps([given] if as_list else given).encode(), where="here")
@@ -268,9 +266,6 @@ def test_the_wait_may_stand_in_the_errors_details(as_list: bool) -> None:
     "body", ["null", '{"message": "no", "details": [{"reason": "API_KEY_INVALID"}]}']
 )
 def test_details_of_no_error_and_no_json_say_what_they_are(body: str) -> None:
-    from dataflow_grounding._util.errors import RequestRefused
-    from dataflow_grounding.serving.http_errors import error_of
-
     error = error_of(400, {}, body.encode(), where="here")
     assert isinstance(error, RequestRefused), "it is about this request alone"
     assert (

@@ -214,15 +214,11 @@ def test_the_specs_name_of_a_client_is_no_client() -> None:
 
 
 @pytest.mark.slow
-def test_a_client_and_another_address_are_refused() -> None:
+def test_a_client_and_an_address_are_refused() -> None:
     import openai
 
     client = openai.AsyncOpenAI(base_url="http://127.0.0.1:8000/v1", api_key=KEY)
-    for same in ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1/chat/completions"):
-        OpenAIServing(same, "m", client=client)
-    at_80 = openai.AsyncOpenAI(base_url="http://localhost/v1", api_key=KEY)
-    OpenAIServing("http://LOCALHOST:80/v1", "m", client=at_80)
-    with pytest.raises(SpecError, match=r"api_url isn't the address of the client \(http://127"):
+    with pytest.raises(SpecError, match="api_url isn't for a client of your own"):
         OpenAIServing("http://127.0.0.1:9000/v1", "m", client=client)
 
 

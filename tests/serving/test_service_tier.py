@@ -13,7 +13,6 @@ from dataflow_grounding.engine.limiter import Level
 from dataflow_grounding.serving import GeminiServing, OpenAIServing, SeveralEndpoints
 from dataflow_grounding.testing import Answer, EchoAnswers, LoopbackServer, ReceivedRequest, on
 from tests.support import faults
-from tests.support.endpoint import Serves
 from tests.support.takes import Takes
 from tests.support.workplace import Workplace, caption, command
 
@@ -30,11 +29,6 @@ GEMINI = pytest.param(
 
 def asks_flex(request: ReceivedRequest) -> bool:
     return request.settings.get("service_tier") == "flex"
-
-
-@pytest.fixture
-def server(serves: Serves) -> LoopbackServer:
-    return serves()
 
 
 def at(place: Workplace, server: LoopbackServer, backend: str = "openai") -> None:
