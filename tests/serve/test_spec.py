@@ -186,9 +186,6 @@ LINE = "^Error: .*spec.yaml, line"
         (RUN.replace("results_dir", "result_dir"), "results_dir is missing"),
         (RUN + "  data: {alow_hosts: [a.com]}\n", "data.alow_hosts is not a key of the spec"),
         (RUN + "  data: []\n", f"{LINE} 4: image_grounding.data "),
-        (RUN + "  data: 5\n", f"{LINE} 4: image_grounding.data "),
-        (RUN + "  workflow: [fast]\n", f"{LINE} 4: image_grounding.workflow "),
-        (RUN + "  workflow: fast\n", f"{LINE} 4: image_grounding.workflow "),
         ("image_region_caption: {vlm: {backend: embedded}}\n", "no block image_grounding"),
     ],
 )
