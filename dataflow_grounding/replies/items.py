@@ -8,8 +8,8 @@ is a part of the remark. Boxes under an unknown key alone are no answer.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import load_table
@@ -48,6 +48,7 @@ _MOST_BOXES = 5_000  # of a reply; no model is asked for more, or has the tokens
 _MOST_REMARKS = 20  # of a reply: the first ones fill what is kept
 _EMPTY: tuple[object, ...] = (None, "", [], {})
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
+_NOBODY = RawBox(())  # without a label and an id
 
 
 @cache
@@ -81,7 +82,7 @@ def read_values(
     """Add the boxes of a reply's values to `parsed`; both keys are those that were asked for."""
     reader = _Reader(parsed, phrases, plain_key(box_key), plain_key(list_key))
     answer = values[0] if len(values) == 1 else list(values)  # several are items without their list
-    reader.read(answer, level=1, label=None)
+    reader.read(answer, 1, _NOBODY)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
@@ -92,36 +93,25 @@ def only_answer(values: list[object]) -> list[object]:
         return [{"objects": [item for value in values for item in _items_of(value)]}]
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values  # items without their list, or a single answer
-    # A model in a loop writes the same answer again and again, until the reply is cut off. So after
-    # two whole answers, a last one that is cut off isn't compared with the first.
-    is_loop_cut_off = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
-    to_compare = values[:-1] if is_loop_cut_off else values
-    if any(value != values[0] for value in to_compare):
+    if any(value != values[0] for value in values):
         raise UnreadableReply("the reply has several answers", "several answers")
     return values[:1]
 
 
 def are_parts(values: Sequence[object]) -> bool:
     """Whether all items have ids, and no two values share one: one answer, phrase by phrase."""
-    seen: set[int] = set()
+    seen: set[int | None] = {None}
     for value in values:
         items = _items_of(value)
-        ids: set[int] = set()
-        for item in items:
-            item_id = id_of(item.get("id")) if isinstance(item, dict) else None
-            if item_id is None:
-                return False
-            ids.add(item_id)
-        if not items or seen & ids:
+        ids = {id_of(item.get("id")) if isinstance(item, dict) else None for item in items}
+        if not ids or seen & ids:
             return False
         seen |= ids
     return True
 
 
 def _items_of(value: object) -> list[object]:
-    """Return the items of {"objects": [{…}]}, of [{…}] or of {"id": 1, …}."""
-    if isinstance(value, (CutArray, CutObject)):
-        return []
+    """Return the items of {"objects": [{…}]}, of [{…}] or of {"id": 1, …}; none if cut off."""
     if isinstance(value, dict) and "id" in value:
         return [value]
     if isinstance(value, dict) and len(value) == 1 and has_role(next(iter(value)), "wrapper"):
@@ -133,16 +123,18 @@ def _is_whole_answer(value: object) -> bool:
     """[], [{…}] and {"objects": [{…}]} are; a box [1, 2, 3, 4] and {"bbox": …} aren't."""
     if isinstance(value, list):
         return not value or any(isinstance(item, (dict, list)) for item in value)
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            is_empty = inner in (None, [])
-            if has_role(key, "wrapper") and (is_empty or _has_items(inner)):
-                return True
-    return False
+    return isinstance(value, dict) and any(
+        has_role(key, "wrapper") and (inner in (None, []) or _has_items(inner))
+        for key, inner in value.items()
+    )
 
 
 class _Reader:
-    """Adds what a value says to a parsed reply. Both keys are as `plain_key` makes them."""
+    """Adds what a value says to a parsed reply. Both keys are as `plain_key` makes them.
+
+    What is above a value is handed down: the count of objects and arrays around it, itself
+    included, and a box without numbers, whose label or id is the key above it.
+    """
 
     def __init__(
         self, parsed: ParsedReply, phrases: Mapping[int, str], box_key: str, list_key: str
@@ -153,243 +145,163 @@ class _Reader:
         self.box_key = box_key
         self.list_key = list_key
 
-    def read(self, value: object, level: int, label: str | None) -> None:
-        """Add what a value says. `level` counts the objects and arrays around it, itself included;
-        `label` is the key above it, if that is a phrase.
-        """
+    def read(self, value: object, level: int, above: RawBox) -> None:
+        """Add what a value says: boxes, or that there are none."""
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
         if len(self.parsed.boxes) + len(self.parsed.dropped) > _MOST_BOXES:
             raise UnreadableReply(f"more than {_MOST_BOXES} boxes", "runaway")
-        if value is None:
-            self.parsed.absences.append(RawBox((), label))
-        elif isinstance(value, list):
-            self.read_list(value, level, label)
-        elif isinstance(value, dict):
-            self.read_object(value, level, label)
-        elif isinstance(value, str):
-            self.read_string(value, level, label)
+        if isinstance(value, dict):
+            self.read_object(value, level, above)
+        elif isinstance(value, list) and (value or isinstance(value, CutArray)):
+            self.read_list(value, level, above)
+        elif value in (None, []) or (isinstance(value, str) and says_none(value, self.texts)):
+            self.parsed.absences.append(above)
+        elif not isinstance(value, str):
+            raise _no_boxes(value)
+        elif "<loc_" in value:
+            read_tokens(value, self.parsed, self.phrases)
+        elif (inner := strict_json(value)) is not None:  # JSON within JSON
+            self.read(inner, level + 1, above)
+        elif numbers_in(value) is not None:
+            add_boxes(value, above, self.parsed)
         else:
             raise _no_boxes(value)
 
-    def read_string(self, text: str, level: int, label: str | None) -> None:
-        """Add what a string says: JSON within JSON, a box's numbers, tokens, or a word for none."""
-        inner = strict_json(text)
-        if inner is not None:
-            self.read(inner, level + 1, label)
-        elif numbers_in(text) is not None:
-            add_boxes(text, RawBox((), label), self.parsed)
-        elif "<loc_" in text:
-            read_tokens(text, self.parsed, self.phrases)
-        elif says_none(text, self.texts):
-            self.parsed.absences.append(RawBox((), label))
-        else:
-            raise _no_boxes(text)
-
-    def read_list(self, items: list[object], level: int, label: str | None) -> None:
-        """Add what a list says: one box, or its items; an empty one says that nothing is there."""
+    def read_list(self, items: list[object], level: int, above: RawBox) -> None:
+        """Add the one box of `[1, 2, 3, 4]` or `["cup", 1, 2, 3, 4]`, or all items of a list."""
         if isinstance(items, CutArray):
             self.parsed.truncated = True
             # the last text may be cut off, too, so none is read
             items = [item for item in items if not isinstance(item, str)]
             if not items:
                 return  # what was to come isn't known: it doesn't say that nothing is there
-        elif not items:
-            self.parsed.absences.append(RawBox((), label))
+        has_items = any(isinstance(item, (dict, list)) for item in items)
+        texts = [item for item in items if isinstance(item, str) and number(item) is None]
+        if not has_items and len(texts) < len(items):
+            numbers = [item for item in items if item not in texts]
+            label = texts[0] if texts else above.label
+            self.parsed.remarks += texts[1:]
+            add_boxes(numbers, replace(above, label=label), self.parsed)
             return
-        if any(isinstance(item, (dict, list)) for item in items):
-            self.read_items(items, level, label)
-        else:
-            self.read_plain_values(items, label)
-
-    def read_items(self, items: list[object], level: int, label: str | None) -> None:
-        """Add the objects and lists in a list. Texts between them are no boxes."""
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
-                self.read(item, level + 1, label)
-            elif isinstance(item, str):
+                self.read(item, level + 1, above)
+            elif isinstance(item, str) and has_items:
                 self.parsed.remarks.append(item)
-                self.parsed.dropped.append(Dropped(f"{item[:40]!r} in a list of boxes", label))
+                reason = f"{item[:40]!r} in a list of boxes"
+                self.parsed.dropped.append(Dropped(reason, above.label, above.id))
             else:  # an empty list, too
                 raise _no_boxes(item)
 
-    def read_plain_values(self, items: list[object], label: str | None) -> None:
-        """Add the one box of `[1, 2, 3, 4]` or `["cup", 1, 2, 3, 4]`."""
-        texts = [item for item in items if isinstance(item, str) and number(item) is None]
-        numbers = [item for item in items if item not in texts]
-        own_label = texts[0] if texts else label  # the first text is the label
-        if not numbers:
-            raise _no_boxes(items)
-        self.parsed.remarks += texts[1:]
-        add_boxes(numbers, RawBox((), own_label), self.parsed)
-
-    def read_object(self, fields: dict[str, object], level: int, label: str | None) -> None:
+    def read_object(self, fields: dict[str, object], level: int, above: RawBox) -> None:
         """Add what an object says: several items, a phrase under each id, one item, or a list."""
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
         # A CutObject is a RepeatedKeys by its class alone: so the keys are counted.
         if isinstance(fields, RepeatedKeys) and len(fields) < len(fields.pairs):
-            self.read_objects_in_a_row(fields, level, label)
-            return
-        if fields and all(id_of(key) in self.phrases for key in fields):
-            self.read_by_id(fields, level)  # {"1": [10, 20, 30, 40], "2": null}
+            self.read_objects_in_a_row(fields, level, above)
             return
         is_cut = isinstance(fields, CutObject)
         self.parsed.truncated |= is_cut
-        if any(self.holds_items(key, value) for key, value in fields.items()):
-            self.read_wrapper(fields, level, label)
-            return
-        if is_cut:
+        if fields and all(id_of(key) in self.phrases for key in fields):
+            for key, value in fields.items():  # {"1": [10, 20, 30, 40], "2": null}
+                self.read(value, level + 1, RawBox((), id=id_of(key)))
+        elif any(self.holds_items(key, value) for key, value in fields.items()):
+            self.read_wrapper(fields, level, above)
+        elif is_cut:
             return  # it is an item, and what would have followed may change its box
-        inner = _in_envelope(fields)
-        if inner is not None:
-            self.read(inner, level + 1, label)
+        elif (inner := _in_envelope(fields)) is not None:
+            self.read(inner, level + 1, above)
         elif any(map(self.is_key_of_item, fields)):
-            self.read_item(fields, label)
+            self.read_item(fields, above)
         else:
             raise _no_list()
 
     def is_key_of_item(self, key: str) -> bool:
         is_of_box = self.is_box_key(key) or is_coordinate(key)
-        return is_of_box or has_role(key, "point", "label", "id", "found", "absent")
+        return is_of_box or has_role(key, "label", "id", "found", "absent")
 
-    def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
+    def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, above: RawBox) -> None:
         """Add objects without their braces: `{"name": …, "bbox": …, "name": …, "bbox": …}`."""
-        # Qwen3-VL leaves the braces out. object other object has its keys in another order.
+        # Qwen3-VL leaves the braces out. No other object has its keys in another order, and only
+        # the text's end may leave the last one without some of them.
+        count = len(fields)  # of different keys
         keys = [key for key, _ in fields.pairs]
-        keys_per_object = len(fields)  # how many different keys there are
-        are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
-        object_count, keys_left = divmod(len(keys), keys_per_object)
-        # Only the text's end may leave the last object without some of its keys.
         is_cut = isinstance(fields, CutObject)
-        lacks_keys = keys_left > 0 and not is_cut
-        if keys_per_object < 2 or not are_in_turn or lacks_keys:
+        are_in_turn = all(key == keys[i % count] for i, key in enumerate(keys))
+        if count < 2 or not are_in_turn or (len(keys) % count and not is_cut):
             raise _unknown("an object has a key twice")
-        for index in range(object_count):
-            start = index * keys_per_object
-            part = dict(fields.pairs[start : start + keys_per_object])
-            self.read_object(part, level, label)
+        for start in range(0, len(keys) - count + 1, count):
+            self.read_object(dict(fields.pairs[start : start + count]), level, above)
         self.parsed.truncated |= is_cut
 
-    def read_by_id(self, fields: dict[str, object], level: int) -> None:
-        """Add what is under each key, which is a phrase's id, and give it that id."""
-        parsed = self.parsed
-        parsed.truncated |= isinstance(fields, CutObject)
-        lists: list[list[RawBox] | list[Dropped]] = [parsed.boxes, parsed.points]
-        lists += [parsed.absences, parsed.dropped]
-        for key, value in fields.items():
-            phrase_id = id_of(key)
-            counts_before = [len(items) for items in lists]
-            self.read(value, level + 1, label=None)
-            for items, count_before in zip(lists, counts_before, strict=True):
-                new_items = items[count_before:]  # which this key has added
-                for item in new_items:
-                    if item.id not in (None, phrase_id):
-                        raise _unknown(f"under {key[:20]!r} is a box with another id")
-                    item.id = phrase_id
-
     def is_box_key(self, key: str) -> bool:
-        return plain_key(key) == self.box_key or has_role(key, "box", "outline")
+        return plain_key(key) == self.box_key or has_role(key, "box", "outline", "point")
 
     def is_phrase(self, key: str) -> bool:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
-        plain = plain_key(key)
-        if not self.phrases or plain in _roles() or plain in (self.box_key, self.list_key):
-            return False
-        if is_coordinate(key):
-            return False
-        return bool(ids_of(key, self.phrases))
+        is_known = plain_key(key) in _roles() or self.is_wrapper(key) or self.is_box_key(key)
+        return not is_known and not is_coordinate(key) and bool(ids_of(key, self.phrases))
 
     def holds_items(self, key: str, value: object) -> bool:
         """Whether a key makes an object one that holds items, rather than an item."""
-        if self.is_phrase(key) or has_role(key, "label_list", "statuses"):
-            return True
-        if not self.is_wrapper(key):
-            return False
         # "boxes" is a key of a box, too: an item may have "boxes": [[1, 2, 3, 4]], while
         # "boxes": [{"bbox": [1, 2, 3, 4]}] holds items.
-        return not self.is_box_key(key) or _has_items(value)
+        if self.is_wrapper(key):
+            return not self.is_box_key(key) or _has_items(value)
+        return has_role(key, "label_list") or self.is_phrase(key)
 
     def is_wrapper(self, key: str) -> bool:
         return has_role(key, "wrapper") or (bool(self.list_key) and plain_key(key) == self.list_key)
 
-    def read_wrapper(self, fields: Mapping[str, object], level: int, label: str | None) -> None:
+    def read_wrapper(self, fields: Mapping[str, object], level: int, above: RawBox) -> None:
         """Add `{"objects": [{…}, {…}]}`, or phrases: `{"a cup": [1, 2, 3, 4], "a plate": null}`."""
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
-        _check_is_one_answer(phrase_keys, list_keys)
+        answers = [*phrase_keys[:1], *list_keys]  # all phrases together are one
+        if len(answers) > 1:
+            raise _unknown(f"boxes are under {' and '.join(answers)[:80]}")
+        if not answers:
+            raise _no_list()
         count_before = len(self.parsed.boxes)
-        keys_with_boxes = set(list_keys)
         for key in phrase_keys:
-            count_before_key = len(self.parsed.boxes)
-            self.read(fields[key], level + 1, label=key)
-            if len(self.parsed.boxes) > count_before_key:
-                keys_with_boxes.add(key)
+            self.read(fields[key], level + 1, replace(above, label=key))
+        label_keys = [key for key in fields if has_role(key, "label_list")]
         for key in list_keys:
-            self.read_list_under(key, fields, level, label)
+            labels = fields[label_keys[0]] if label_keys else None
+            if labels:
+                self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
+            else:
+                self.read(fields[key], level + 1, above)
         self.read_statuses(fields.get("statuses"))  # the embedded grounder's, of phrases
-        boxes = self.parsed.boxes[count_before:]
-        others: dict[str, object] = {}  # keys and values that were not read
+        box_count = len(self.parsed.boxes) - count_before
+        read_keys = {*phrase_keys, *list_keys, *(label_keys if list_keys else ())}
         for key, value in fields.items():
-            if key in keys_with_boxes:
-                continue
-            # "coordinates" is a key for boxes, but "coordinates": "pixels" is a text next to them.
-            is_text_next_to_boxes = bool(boxes) and isinstance(value, str)
-            is_list_without_box = self.is_list(key, value)  # else it would be in `list_keys`
-            are_labels = bool(list_keys) and has_role(key, "label_list")
-            is_done = key in phrase_keys or is_list_without_box or are_labels
-            if is_text_next_to_boxes or not is_done:
-                others[key] = value
-        self.read_next_to_list(boxes, others, are_phrases_keys=bool(phrase_keys))
-
-    def read_list_under(
-        self, key: str, fields: Mapping[str, object], level: int, label: str | None
-    ) -> None:
-        """Add the items under a key, with their labels where another key has a list of these."""
-        labels = next((fields[other] for other in fields if has_role(other, "label_list")), None)
-        if labels:
-            self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
-        else:
-            self.read(fields[key], level + 1, label)
-
-    def read_next_to_list(
-        self, boxes: Sequence[RawBox], others: Mapping[str, object], *, are_phrases_keys: bool
-    ) -> None:
-        """Read the other keys next to a list. Refuse boxes that one of them contradicts."""
-        for key, value in others.items():
-            if value in _EMPTY or self.add_not_found(key, value):
+            if key in read_keys or value in _EMPTY or self.add_not_found(key, value):
                 continue
             # Next to phrases that are keys, it may be a phrase that is misspelt.
-            is_other_answer = (are_phrases_keys or not boxes) and _may_be_answer(key, value)
-            if is_other_answer or self.contradicts(key, value, len(boxes)):
+            may_be_misspelt = bool(phrase_keys) and _may_be_answer(key, value)
+            if may_be_misspelt or self.contradicts(key, value, box_count):
                 raise _unknown(f"{key[:40]!r} is next to the boxes, and contradicts them")
 
     def list_keys_of(self, fields: Mapping[str, object]) -> list[str]:
-        keys = [key for key, value in fields.items() if self.is_list(key, value)]
-        if len(keys) < 2:
-            return keys
-        # Of several, `"bbox": []` and `"location": "on the left"` don't count: they have no box.
-        list_keys: list[str] = []
-        for key in keys:
-            value = fields[key]
-            is_in_words = isinstance(value, str) and not _has_box_in_words(value)
-            has_value = bool(value) and not is_in_words
-            if has_value or not self.is_box_key(key):
-                list_keys.append(key)
-        if not list_keys:  # all are for boxes and have none: one is enough to say that
-            return keys[:1]
-        return list_keys
-
-    def is_list(self, key: str, value: object) -> bool:
-        """Whether a key is for items, and its value may be them: no number, true or false."""
-        is_known = self.is_wrapper(key) or self.is_box_key(key)
-        return is_known and (value is None or isinstance(value, (list, dict, str)))
+        """The keys whose values are items or boxes."""
+        keys: list[str] = []
+        without_box: list[str] = []  # `"bbox": []`, or `"location": "on the left"`
+        for key, value in fields.items():
+            is_known = self.is_wrapper(key) or self.is_box_key(key)
+            if not is_known or isinstance(value, (int, float)):
+                continue
+            has_box = bool(value) and not _is_in_words(value)
+            (keys if has_box or not self.is_box_key(key) else without_box).append(key)
+        return keys or without_box[:1]
 
     def read_parallel(self, values: object, labels: object, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
-        if not (isinstance(values, list) and isinstance(labels, list)):
-            raise _unknown("a list of labels is next to another number of boxes")
-        if len(values) != len(labels):
+        if not (isinstance(values, list) and isinstance(labels, list)) or len(values) != len(
+            labels
+        ):
             raise _unknown("a list of labels is next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
             label = name.strip() if isinstance(name, str) else ""
@@ -397,68 +309,61 @@ class _Reader:
 
     def read_statuses(self, entries: object) -> None:
         """Keep `[{"id": 2, "status": "ambiguous", "reason": "…"}]`; pass over anything else."""
-        if not isinstance(entries, list):
-            return
-        for entry in entries:
+        for entry in entries if isinstance(entries, list) else ():
             phrase_id = id_of(entry.get("id")) if isinstance(entry, dict) else None
             if phrase_id is not None and isinstance(entry.get("status"), str):
                 self.parsed.statuses[phrase_id] = entry["status"]
                 if isinstance(entry.get("reason"), str):
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
-    def read_item(self, fields: Mapping[str, object], label: str | None) -> None:
-        """Add an item or its absence, or drop it. `label` is for one without a label of its own."""
-        own = _label_of(fields)
-        item = RawBox((), own.text or label)  # its numbers are added below
+    def read_item(self, fields: Mapping[str, object], above: RawBox) -> None:
+        """Add an item or its absence, or drop it."""
+        label_key, label = _label_of(fields)
+        score = next((fields[key] for key in fields if has_role(key, "score")), None)
+        evidence = fields.get("evidence")
+        item = replace(above, label=label or above.label, score=score)
+        item.evidence = str(evidence) if evidence in EVIDENCE[1:] else None
         try:
-            item.id = _own_id(fields)
+            own_id = _own_id(fields)
+            if above.id is not None and own_id not in (None, above.id):
+                raise _unknown(f"under {above.id} is a box with another id")
+            item.id = above.id if own_id is None else own_id
             found = self.boxes_of(fields)
             if found is None:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
-            self.read_other_keys(fields, item, own.key, len(found.numbers))
+            self.check_other_keys(fields, item, label_key, len(found.numbers))
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
             return
-        if found.numbers:
-            self.add_boxes_of_item(fields, item, found)
-        else:
-            self.parsed.absences.append(item)
-
-    def add_boxes_of_item(self, fields: Mapping[str, object], item: RawBox, found: Boxes) -> None:
-        score = next((fields[key] for key in fields if has_role(key, "score")), None)
-        evidence = fields.get("evidence")
-        if evidence not in EVIDENCE:
-            evidence = None
         for numbers in found.numbers:
-            box = RawBox(
-                numbers,
-                label=item.label,
-                id=item.id,
-                score=score,
-                evidence=evidence,
-                order=found.order,
-                corners=found.corners,
-            )
+            box = replace(item, numbers=numbers, order=found.order, corners=found.corners)
             self.parsed.add(box)
+        if not found.numbers:
+            self.parsed.absences.append(item)
 
     def boxes_of(self, fields: Mapping[str, object]) -> Boxes | None:
         """Return an item's boxes: empty if its thing isn't there, None if it says nothing of it."""
         found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
         keys_with_null: list[str] = []
         for key, value in fields.items():
-            if not self.is_box_key(key):
+            if not self.is_box_key(key) or (has_role(key, "point") and not _is_point(value)):
                 continue
             if value in (None, []) or (isinstance(value, str) and says_none(value, ())):
                 keys_with_null.append(plain_key(key))
                 continue
-            boxes = self.boxes_under(key, value)
+            boxes = boxes_in(value, is_outline=has_role(key, "outline"))
             if boxes is not None:
                 found.append(boxes)
-        if not found:  # a point counts only where there is no box
-            found = [Boxes([point]) for point in _points_of(fields)]
+            elif not isinstance(value, str) or plain_key(key) == self.box_key:
+                # under another key, it may be words: `"location": "on the left"`
+                raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
+        # a point counts only where there is no box
+        found = [boxes for boxes in found if len(boxes.numbers[0]) == 4] or found
         if not found:
-            is_said_absent = bool(keys_with_null) or _is_absent(fields)
-            return Boxes([]) if is_said_absent else None
+            is_absent = bool(keys_with_null) or any(
+                _count_said(*pair) == 0 for pair in fields.items()
+            )
+            return Boxes([]) if is_absent else None
         # A model may write one box in two ways. If they are equal, it is one box.
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
         # "bbox_2d" was asked for: `"bbox_2d": null, "location": […]` is a contradiction, and
@@ -467,85 +372,50 @@ class _Reader:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
-    def boxes_under(self, key: str, value: object) -> Boxes | None:
-        """Return the boxes under a key; None for words such as `"location": "on the left"`."""
-        boxes = boxes_in(value, is_outline=has_role(key, "outline"))
-        if boxes is not None:
-            return boxes
-        # Under the key that was asked for, there have to be boxes.
-        if isinstance(value, str) and plain_key(key) != self.box_key:
-            return None
-        raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
-
-    def is_of_box(self, key: str, value: object) -> bool:
-        is_point = has_role(key, "point") and isinstance(value, list)
-        return is_point or self.is_box_key(key) or is_coordinate(key)
-
-    def read_other_keys(
+    def check_other_keys(
         self, fields: Mapping[str, object], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
         """Read an item's keys but those of its box. Refuse it if one contradicts the box."""
         phrase_id = phrase_named(item.id, item.label, self.phrases)
         for key, value in fields.items():
-            # "location" is a key for boxes, but "on the left" is a text next to one.
-            is_in_words = isinstance(value, str) and not _has_box_in_words(value)
-            is_box = self.is_of_box(key, value) and not is_in_words
-            if value in _EMPTY or is_box or key == label_key or has_role(key, "id"):
+            is_of_box = self.is_box_key(key) or is_coordinate(key)
+            if value in _EMPTY or (is_of_box and not _is_in_words(value)):
                 continue
-            # A score above 0 says that there is a box, and contradicts `"bbox_2d": null`.
-            if has_role(key, "score") and number(value) and not box_count:
-                raise NoBox("a score is given, and no box")
-            names_another = self.is_label_of_another(key, value, phrase_id)
-            is_other_answer = not box_count and _may_be_answer(key, value)
-            if names_another or is_other_answer or self.contradicts(key, value, box_count):
+            if key == label_key or has_role(key, "id"):
+                continue
+            # a further label may be another phrase: `"label": "a cup", "name": "a fork"`
+            is_name = isinstance(value, str) and has_role(key, "label")
+            named = ids_of(str(value), self.phrases) if is_name else []
+            names_another = bool(named) and phrase_id is not None and phrase_id not in named
+            if names_another or self.contradicts(key, value, box_count):
                 raise NoBox(f"{key[:40]!r} is next to a box, and contradicts it")
-
-    def is_label_of_another(self, key: str, value: object, phrase_id: int | None) -> bool:
-        """Whether a further label of an item is another phrase: `"name": "a fork"`."""
-        if not isinstance(value, str) or not has_role(key, "label") or has_role(key, "kind"):
-            return False
-        named_ids = ids_of(value, self.phrases)
-        return bool(named_ids) and phrase_id is not None and phrase_id not in named_ids
 
     def contradicts(self, key: str, value: object, box_count: int) -> bool:
         """Whether a key's role contradicts the boxes next to it. A key without a role doesn't: it
         is kept for the remark. A size is kept in `parsed`.
         """
-        has_boxes = box_count > 0
-        if has_role(key, "zero") and number(value) is not None:
-            if number(value) != 0:  # "image_index": 1
+        if box_count == 0 and _may_be_answer(key, value):
+            return True
+        as_number = number(value)
+        said = _count_said(key, value)
+        if said is not None:
+            return said != (box_count if has_role(key, "count") else box_count > 0)
+        if has_role(key, "size") and isinstance(value, (list, dict)):
+            # {"width": 640, "count": 2}, whose keys are as next to the boxes, or [640, 480]
+            sides = (
+                value
+                if isinstance(value, dict)
+                else dict(zip(("width", "height"), value, strict=False))
+            )
+            return any(self.contradicts(*side, box_count) for side in sides.items())
+        if has_role(key, "zero") and as_number is not None:
+            if as_number:  # "image_index": 1
                 raise _unknown("the reply has boxes of several pictures")
-            return False
-        if has_role(key, "count") and number(value) is not None:
-            return number(value) != box_count  # "total": 3, next to two boxes
-        truth = _flag(value)
-        if has_role(key, "found") and truth is not None:  # "visible": false
-            return truth is not has_boxes
-        if has_role(key, "absent") and truth is not None:  # "missing": true
-            return truth is has_boxes
-        if has_role(key, "status") and (_says_nothing(value) or truth is False):
-            return has_boxes  # "status": "not found", "success": false
-        if has_role(key, "score") and (value is False or number(value) is not None):
-            return value is False and has_boxes
-        if has_role(key, "size") and isinstance(value, dict):
-            # the keys in "metadata": {"width": 640, "count": 2} are as next to the boxes
-            return any(self.contradicts(inner, value[inner], box_count) for inner in value)
-        if not self.is_said_by_role(key, value):
-            self.add_remark(key, value)
-        return False
-
-    def is_said_by_role(self, key: str, value: object) -> bool:
-        """Whether a key that contradicts no box is no remark either. A size is kept."""
-        if has_role(key, "width", "height", "size"):
-            return self.add_size(key, value)
-        if has_role(key, "status") and _is_done(value):
-            return True  # "status": "found"
-        is_evidence = has_role(key, "evidence") and value in EVIDENCE
-        return is_evidence or has_role(key, "idle", "statuses")
-
-    def add_remark(self, key: str, value: object) -> None:
-        if len(self.parsed.remarks) < _MOST_REMARKS:
+        elif has_role(key, "width", "height") and as_number is not None:
+            self.parsed.sizes.append((0 if has_role(key, "width") else 1, as_number))
+        elif not _says_nothing_more(key, value) and len(self.parsed.remarks) < _MOST_REMARKS:
             self.parsed.remarks.append(key_remark(key, value))
+        return False
 
     def add_not_found(self, key: str, value: object) -> bool:
         """Keep the absent phrases of `"not_found": [2]`, also by their names. False for any other
@@ -563,48 +433,27 @@ class _Reader:
         self.parsed.not_found += named
         return bool(named)
 
-    def add_size(self, key: str, value: object) -> bool:
-        """Keep a size of the picture. False where a value is none."""
-        if isinstance(value, list) and len(value) == 2:  # [640, 480]
-            value = {"width": value[0], "height": value[1]}
-        if isinstance(value, dict):
-            return all(self.add_size(inner_key, inner) for inner_key, inner in value.items())
-        side = number(value)
-        if side is None or not has_role(key, "width", "height"):
-            return False
-        axis = 0 if has_role(key, "width") else 1
-        self.parsed.sizes.append((axis, side))
-        return True
-
-
-def _check_is_one_answer(phrase_keys: Sequence[str], list_keys: Sequence[str]) -> None:
-    """Take all phrases together for one answer, and each key for a list for another."""
-    keys_of_answers = [*phrase_keys[:1], *list_keys]
-    if not keys_of_answers:
-        raise _no_list()
-    if len(keys_of_answers) > 1:
-        raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
-
 
 def _in_envelope(fields: Mapping[str, object]) -> object:
     """Return the answer in {"reply": {"objects": [{…}]}}; None for other objects."""
-    if len(fields) != 1:
+    if len(fields) > 1 or not has_role(next(iter(fields), ""), "envelope"):
         return None
-    key, value = next(iter(fields.items()))
+    value = next(iter(fields.values()))
     if isinstance(value, str):
         value = strict_json(value)  # {"message": "not found"} is what a server says
-    return value if has_role(key, "envelope") and isinstance(value, (dict, list)) else None
+    return value if isinstance(value, (dict, list)) else None
+
+
+def _is_point(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and None not in map(number, value)
 
 
 def _has_items(value: object) -> bool:
     """[{"bbox": [1, 2, 3, 4]}] and [["cup", 1, 2, 3, 4]] have; [[1, 2, 3, 4]] has bare boxes."""
-    if not isinstance(value, list):
-        return False
-    for item in value:
-        if isinstance(item, dict):
-            return True
-        inner_values = item if isinstance(item, list) else []
-        if any(isinstance(inner, str) and number(inner) is None for inner in inner_values):
+    for item in value if isinstance(value, list) else ():
+        inner = item if isinstance(item, list) else []
+        has_text = any(isinstance(part, str) and number(part) is None for part in inner)
+        if isinstance(item, dict) or has_text:
             return True
     return False
 
@@ -623,9 +472,9 @@ def _count_of_numbers(value: object) -> int:
     return int(number(value) is not None)
 
 
-def _has_box_in_words(text: str) -> bool:
-    """Whether a text is a box, "10, 20, 30, 40", or one of its coordinates, "10"."""
-    return number(text) is not None or boxes_in(text, is_outline=False) is not None
+def _is_in_words(value: object) -> bool:
+    """Whether a value is a text, and neither a box, "10, 20, 30, 40", nor a coordinate, "10"."""
+    return isinstance(value, str) and number(value) is None and numbers_in(value) is None
 
 
 def _unknown(message: str) -> UnreadableReply:
@@ -641,44 +490,23 @@ def _no_boxes(value: object) -> UnreadableReply:
     return _unknown(f"{shown} is where boxes should be")
 
 
-class _Label(NamedTuple):
-    """An item's label and its key; both None without one."""
-
-    key: str | None = None
-    text: str | None = None
-
-
-def _label_of(fields: Mapping[str, object]) -> _Label:
-    """Of several labels, return the one whose key grammar.yaml names first."""
-    labels: list[_Label] = []
-    ranks: list[tuple[int, str]] = []
+def _label_of(fields: Mapping[str, object]) -> tuple[str | None, str | None]:
+    """Of several labels, return the one whose key grammar.yaml names first, and that key."""
+    labels: list[tuple[int, str, str]] = []
     for key, value in fields.items():
         if isinstance(value, dict):  # in several languages: {"zh": "杯子", "en": "cup"}
             texts = [text for text in value.values() if isinstance(text, str)]
             value = value.get("en", texts[0] if texts else None)
         if has_role(key, "label") and isinstance(value, str) and value.strip():
-            labels.append(_Label(key, value.strip()))
             # "label" and "Label" are one key of grammar.yaml: of these, the alphabet's first counts
-            ranks.append((_label_keys().index(plain_key(key)), key))
-    return labels[ranks.index(min(ranks))] if labels else _Label()
-
-
-def _points_of(fields: Mapping[str, object]) -> list[tuple[float, ...]]:
-    """Return points such as `"center": [15, 30]`."""
-    points: list[tuple[float, ...]] = []
-    for key, value in fields.items():
-        if has_role(key, "point") and isinstance(value, list) and len(value) == 2:
-            x, y = number(value[0]), number(value[1])
-            if x is not None and y is not None:
-                points.append((x, y))
-    return points
+            labels.append((_label_keys().index(plain_key(key)), key, value.strip()))
+    return min(labels)[1:] if labels else (None, None)
 
 
 def _own_id(fields: Mapping[str, object]) -> int | None:
-    values = [value for key, value in fields.items() if has_role(key, "id")]
-    ids = {id_of(value) for value in values if value not in _EMPTY}
-    has_bad_id = None in ids
-    if has_bad_id or len(ids) > 1:
+    values = [fields[key] for key in fields if has_role(key, "id") and fields[key] not in _EMPTY]
+    ids = {id_of(value) for value in values}
+    if None in ids or len(ids) > 1:
         raise NoBox(f"an object whose id is no number: {values[0]!r:.40}")
     return ids.pop() if ids else None
 
@@ -687,44 +515,29 @@ def id_of(value: object) -> int | None:
     """Return the whole number that a reply states as an id, as a text, too; None for others."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _truth(value: object) -> bool | None:
-    if isinstance(value, str):
-        return _TRUTHS.get(value.strip().lower())
-    return value if isinstance(value, bool) else None
+def _count_said(key: str, value: object) -> float | None:
+    """How many boxes a key says there are, where true is any; None if it says nothing of it."""
+    if has_role(key, "count"):
+        return number(value)  # "total": 3
+    truth = _TRUTHS.get(value.strip().lower()) if isinstance(value, str) else value
+    is_denied = truth is False
+    if has_role(key, "absent") and isinstance(truth, bool):
+        return is_denied  # "missing": true
+    if has_role(key, "found") and isinstance(truth, bool):
+        return truth  # "visible": false
+    if has_role(key, "status") and isinstance(value, str):
+        is_denied |= says_none(value.replace("_", " "), ())
+    # "status": "not found", "success": false, "score": false
+    return False if is_denied and has_role(key, "status", "score") else None
 
 
-def _flag(value: object) -> bool | None:
-    """As `_truth`, but 1 and 0 are true and false, too."""
-    truth = _truth(value)
-    if truth is None and number(value) in (0, 1):
-        return bool(number(value))
-    return truth
-
-
-def _is_done(value: object) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in grammar_words("done")
-    return value is True
-
-
-def _says_nothing(value: object) -> bool:
-    return isinstance(value, str) and says_none(value.replace("_", " "), ())
-
-
-def _is_absent(fields: Mapping[str, object]) -> bool:
-    """As "found": false, "absent": true, "count": 0 and "status": "not_found" say."""
-    for key, value in fields.items():
-        if has_role(key, "found") and _truth(value) is False:
-            return True
-        if has_role(key, "absent") and _truth(value) is True:
-            return True
-        if has_role(key, "count") and number(value) == 0:
-            return True
-        if has_role(key, "status") and _says_nothing(value):
-            return True
-    return False
+def _says_nothing_more(key: str, value: object) -> bool:
+    """Whether a key next to boxes that doesn't contradict them is no remark either."""
+    if has_role(key, "status"):  # "status": "found"
+        return value is True or str(value).strip().lower() in grammar_words("done")
+    is_evidence = has_role(key, "evidence") and value in EVIDENCE
+    is_score = has_role(key, "score") and number(value) is not None
+    return is_evidence or is_score or has_role(key, "idle", "statuses")

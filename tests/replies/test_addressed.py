@@ -240,7 +240,7 @@ def test_a_list_of_what_is_absent_is_an_answer(keys: dict[str, Any]) -> None:
     assert (found.boxes, found.unread) == ([], [])
 
 
-@pytest.mark.parametrize("keys", [{"count": 1}, {"score": 0.9}, {"absent": False}, {"found": True}])
+@pytest.mark.parametrize("keys", [{"count": 1}, {"absent": False}, {"found": True}])
 def test_an_item_without_a_box_is_unread_if_other_keys_contradict(keys: dict[str, Any]) -> None:
     assert read_without_box(keys).unread == [2]
 
