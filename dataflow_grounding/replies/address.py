@@ -37,46 +37,29 @@ class Address:
         return phrase_id
 
     @cached_property
-    def has_names(self) -> bool:
-        return any(box.label or box.id is not None for box in self.parsed.boxes)
-
-    @cached_property
     def label_counts(self) -> Counter[str | None]:
         return Counter(box.label for box in self.parsed.boxes)
 
     @cached_property
-    def named_ids(self) -> set[int]:
-        """Of phrases that a box names by its id or by an equal label."""
-        named = set()
-        for box in self.parsed.boxes:
-            if box.id is not None:
-                named.add(box.id)
-            elif box.label:
-                named.update(ids_of(box.label, self.phrases))
-        return named
+    def named_ids(self) -> set[int | None]:
+        return {self.owner_of(box).phrase_id for box in self.parsed.boxes}
 
     def phrase_like_label(self, raw: RawBox) -> int | None:
-        """Return the phrase that a box without an id is likely of, and doubt it."""
-        label = raw.label
-        if raw.id is not None or not label or ids_of(label, self.phrases):
+        """Return the only phrase that a box without an id may be of, and doubt it."""
+        label = raw.label or ""
+        # Of two boxes of a "man", nobody knows which is "the man in blue". Heads are known of
+        # English. With a bracket it is a label without its quotation mark.
+        is_plain = label.isascii() and not any(bracket in label for bracket in "[]{}")
+        if raw.id is not None or self.label_counts[label] > 1 or not is_plain:
             return None
-        if self.label_counts[label] > 1:
-            return None  # of two boxes of a "man", nobody knows which is "the man in blue"
-        # Heads are known of English. With a bracket it is a label without its quotation mark.
-        if not label.isascii() or any(bracket in label for bracket in "[]{}"):
+        like = [own_id for own_id, text in self.phrases.items() if shares_all_words(label, text)]
+        if len(like) != 1 or not fits_phrase(label, self.phrases[like[0]]):
             return None
-        candidates = [
-            own_id for own_id, phrase in self.phrases.items() if shares_all_words(label, phrase)
-        ]
-        if len(candidates) != 1:
+        if like[0] in self.named_ids:  # an "old cat" next to "cat" is another cat
             return None
-        phrase_id = candidates[0]
-        has_own_box = phrase_id in self.named_ids  # an "old cat" next to "cat" is another cat
-        if has_own_box or not fits_phrase(label, self.phrases[phrase_id]):
-            return None
-        note_once(self.reading, "unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
-        self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}, without its id"
-        return phrase_id
+        note_once(self.reading, "unlike_label", f"{label[:60]!r} for phrase {like[0]}")
+        self.reading.doubts[like[0]] = f"the model calls it {label[:60]!r}, without its id"
+        return like[0]
 
     def owner_of(self, item: RawBox | Dropped) -> Owner:
         key = (item.id, item.label)
@@ -90,7 +73,8 @@ class Address:
             return self.find_owner_by_id(own_id, label)
         if label is not None:
             return self.find_owner_by_label(label)
-        if len(self.phrases) == 1 and not self.has_names:
+        has_names = any(box.label or box.id is not None for box in self.parsed.boxes)
+        if len(self.phrases) == 1 and not has_names:
             return Owner(next(iter(self.phrases)))
         return Owner(None, "a box without an id or a label")
 

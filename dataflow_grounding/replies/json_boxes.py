@@ -103,7 +103,8 @@ def boxes_in(value: object, *, is_outline: bool) -> Boxes | None:
     has_no_lists = not any(isinstance(item, (list, dict)) for item in value)
     if has_no_lists:  # [1, 2, 3, 4]
         return Boxes([_floats(value)])
-    if _are_two_corners(value):  # [[1, 2], [3, 4]]
+    if len(value) == 2 and all(isinstance(item, list) and len(item) == 2 for item in value):
+        # [[1, 2], [3, 4]]
         return Boxes([_floats(_flat(value))], corners=True)
     return _boxes_in_list(value)
 
@@ -193,15 +194,3 @@ def _floats(values: Sequence[object], *, is_outline: bool = False) -> tuple[floa
 
 def _flat(items: Sequence[Sequence[object]]) -> list[object]:
     return [value for item in items for value in item]
-
-
-def _are_two_corners(items: Sequence[object]) -> bool:
-    """As [[x1, y1], [x2, y2]] are."""
-    if len(items) != 2:
-        return False
-    for item in items:
-        if not isinstance(item, list) or len(item) != 2:
-            return False
-        if any(number(coordinate) is None for coordinate in item):
-            return False
-    return True

@@ -246,7 +246,7 @@ def _json_of_answer(reply: str) -> tuple[JsonText, list[str]]:
     """The JSON, and the words next to it."""
     value = strict_json(reply)
     if value is not None:  # all of the reply is JSON
-        _refuse_repeated_keys([value])
+        _refuse_repeated_keys(value)
         return JsonText([value], 0, len(reply)), []
     answer = enclosed(answer_of(reply))
     opening = _OPENS.search(answer.text)
@@ -287,25 +287,16 @@ def _unasked_keys(value: object, schema: object) -> Iterator[str]:
                 yield key_remark(key, inner)
 
 
-def _objects_within(values: Sequence[object]) -> Iterator[dict[str, object]]:
-    to_search = list(values)
-    while to_search:
-        value = to_search.pop()
-        if isinstance(value, dict):
-            yield value
-            to_search += value.values()
-        elif isinstance(value, list):
-            to_search += value
-
-
-def _refuse_repeated_keys(values: Sequence[object]) -> None:
-    for fields in _objects_within(values):
-        if isinstance(fields, RepeatedKeys):
-            # {"matches": true, "matches": false}: it isn't known which one is meant.
-            value_by_key: dict[str, object] = {}
-            for key, value in fields.pairs:
-                if value_by_key.setdefault(key, value) != value:
-                    raise _repeated(key)
+def _refuse_repeated_keys(value: object) -> None:
+    """Refuse {"matches": true, "matches": false}: it isn't known which one is meant."""
+    pairs = value.pairs if isinstance(value, RepeatedKeys) else []
+    value_of_key = dict(pairs)
+    for key, first in pairs:
+        if first != value_of_key[key]:
+            raise _repeated(key)
+    if isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _refuse_repeated_keys(inner)
 
 
 def _repeated(key: str) -> UnreadableReply:
@@ -313,37 +304,27 @@ def _repeated(key: str) -> UnreadableReply:
 
 
 def _object_with_key(values: Sequence[object], required: str) -> dict[str, object] | None:
-    """Of objects within each other, the outermost that has the key."""
+    """Of objects within each other, the outermost that has the key, written as it was asked for."""
     plain_required = plain_key(required)
-    level = [value for value in values if isinstance(value, (dict, list))]
+    level = list(values)
     for _ in range(_LEVELS):
         objects = [value for value in level if isinstance(value, dict)]
         with_key = [fields for fields in objects if plain_required in map(plain_key, fields)]
         if len(with_key) > 1:
             raise UnreadableReply(f"several objects have {required!r}", "several answers")
         if with_key:
-            return _with_key_as_asked(with_key[0], required)
-        next_level: list[dict[str, object] | list[object]] = []
-        for value in level:
-            items = [*value.values()] if isinstance(value, dict) else value
-            # An object with a single key wraps its value. With several keys it isn't known which
-            # one has the answer.
-            most_items = 1 if isinstance(value, dict) else _MOST_INNER
-            if len(items) <= most_items:
-                next_level += [item for item in items if isinstance(item, (dict, list))]
-        level = next_level
+            renamed: dict[str, object] = {}
+            for key, value in with_key[0].items():  # {"Caption": "A cat."}
+                key = required if plain_key(key) == plain_required else key
+                if renamed.setdefault(key, value) != value:
+                    raise _repeated(key)
+            return renamed
+        # An object with a single key wraps its value. With several keys it isn't known which one
+        # has the answer.
+        lists = [value for value in level if isinstance(value, list) and len(value) <= _MOST_INNER]
+        lists += [[*fields.values()] for fields in objects if len(fields) == 1]
+        level = [item for items in lists for item in items]
     return None
-
-
-def _with_key_as_asked(fields: dict[str, object], required: str) -> dict[str, object]:
-    """{"Caption": "A cat."} becomes {"caption": "A cat."}."""
-    pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
-    renamed: dict[str, object] = {}
-    for key, value in pairs:
-        key = required if plain_key(key) == plain_key(required) else key
-        if renamed.setdefault(key, value) != value:
-            raise _repeated(key)
-    return renamed
 
 
 def _items_alone(values: Sequence[object]) -> list[object] | None:
