@@ -7,7 +7,6 @@ they decide nothing, unless there is a second answer among them.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from dataflow_grounding._util.errors import (
     RecordError,
@@ -18,9 +17,6 @@ from dataflow_grounding._util.lazy import lazy_pattern
 from dataflow_grounding.replies.families import has_tokens, read_bare, read_tokens
 from dataflow_grounding.replies.items import has_role, only_answer, read_values
 from dataflow_grounding.replies.json_text import (
-    CutArray,
-    CutObject,
-    JsonText,
     ends_answer,
     find_json,
     strict_json,
@@ -28,7 +24,7 @@ from dataflow_grounding.replies.json_text import (
 from dataflow_grounding.replies.nothing import agrees_with_none, says_none
 from dataflow_grounding.replies.reading import Note, ParsedReply
 from dataflow_grounding.replies.refusals import is_refusal, refusal_of, saw_no_picture
-from dataflow_grounding.replies.text import Answer, answer_of, enclosed
+from dataflow_grounding.replies.text import answer_of, enclosed
 
 # The key of a list without its object: `bbox_2d: [1, 2, 3, 4]`.
 _KEY_ALONE = lazy_pattern(r"\s*(\w{2,20})\s*[:=]\s*")
@@ -44,7 +40,6 @@ _LINE = lazy_pattern(
 _BEGINS_LINE = lazy_pattern(r"\s*\d")
 _FENCED = lazy_pattern(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)  # and nothing else
 _PADDING = 12  # with more characters after JSON, the model surely didn't go on with it
-_EMPTY_BEFORE = lazy_pattern(r"\A\[\s*\]\s*(?=\[)")
 # A further answer among the words: four numbers in a row, an empty list, null on a line, braces, or
 # half a bracket.
 _FURTHER_ANSWER = lazy_pattern(
@@ -102,13 +97,6 @@ def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedR
     return parsed
 
 
-class _Words(NamedTuple):
-    """The words next to the boxes of an answer."""
-
-    before: str
-    after: str
-
-
 class _FormReader:
     """Reads an answer in the first form that fits."""
 
@@ -124,51 +112,29 @@ class _FormReader:
     def read(self, text: str) -> None:
         answer = enclosed(text)
         inside = answer.text.strip()
+        before, after = "", ""  # the words next to the boxes
         if says_none(inside, self.texts):
             self.read_items([None])  # as if the reply were null: nothing is there
-            words = _Words(answer.before, answer.after)
-        else:
-            words = self.read_first_form(inside, answer)
-        self.check_words(words)
-        self.parsed.remarks[:0] = [text for text in words if any(map(str.isalnum, text))]
+        elif has_tokens(inside) and not inside.startswith(("{", "[")):
+            # the words before the first box, then those after each
+            before, *after_each = [*read_tokens(inside, self.parsed, self.phrases), ""]
+            after = " … ".join(filter(str.strip, after_each))
+        elif not read_bare(inside, self.parsed):
+            before, after = self.read_json(_LANGUAGE.sub("", inside))
+        before = f"{answer.before} {before}"
+        after = " … ".join(filter(str.strip, [after, answer.after]))
+        self.check_words(before, after)
+        words = [text for text in (before, after) if any(map(str.isalnum, text))]
+        self.parsed.remarks[:0] = words
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
-
-    def read_first_form(self, inside: str, answer: Answer) -> _Words:
-        """Add the boxes of the first form that fits; return the words next to them."""
-        if has_tokens(inside) and not inside.startswith(("{", "[")):
-            # the words before the first box, then those after each
-            before_first, *after_each = [*read_tokens(inside, self.parsed, self.phrases), ""]
-            before = f"{answer.before} {before_first}"
-            return _Words(before, " … ".join(filter(str.strip, [*after_each, answer.after])))
-        if read_bare(inside, self.parsed):
-            return _Words(answer.before, answer.after)
-        text = inside
-        is_fence_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
-        if is_fence_alone:
-            # Some models write "[] [{…}]", an empty list and then theirs. Next to other words, the
-            # empty list may be an answer.
-            text = _EMPTY_BEFORE.sub("", text)
-        text = _LANGUAGE.sub("", text)
-        return self.read_json_form(text, answer)
-
-    def read_json_form(self, text: str, answer: Answer) -> _Words:
-        found = find_json(text)
-        is_one_value = self.read_json(found, text)
-        self.parsed.addressed = is_one_value and self.parsed.names_phrases(self.phrases)
-        before_json = text[: found.start]
-        key = _KEY_ALONE.fullmatch(before_json)  # `bbox_2d: [1, 2, 3, 4]`
-        if key is not None and has_role(key[1], "box"):
-            before_json = ""
-        after_json = text[found.end :]
-        after = " ".join(filter(str.strip, [*found.comments, after_json, answer.after]))
-        return _Words(f"{answer.before} {before_json}", after)
 
     def read_items(self, values: Sequence[object]) -> None:
         read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
-    def read_json(self, found: JsonText, text: str) -> bool:
-        """Add the boxes of the JSON found in a text, and return whether it is one value."""
+    def read_json(self, text: str) -> tuple[str, str]:
+        """Add the boxes of the JSON in a text, and return the words before and after it."""
+        found = find_json(text)
         if not found.values:
             raise _no_answer(text)
         self.parsed.truncated = found.truncated
@@ -176,30 +142,28 @@ class _FormReader:
             self.parsed.notes.append(Note("repaired_json", "the reply is not quite JSON"))
         values = only_answer(found.values)
         self.read_items(values)
-        # {"objects": [{…}, {…}]: a reply that lacks only its last brace has all boxes. But another
-        # list could follow, unless each phrase has its box.
-        answered_ids = {box.id for box in self.parsed.boxes}
-        if answered_ids.issuperset(self.phrases) and _lacks_only_brace(found, text):
-            self.parsed.truncated = False
-        return len(values) == 1
+        self.parsed.addressed = len(values) == 1 and self.parsed.names_phrases(self.phrases)
+        before = text[: found.start]
+        key = _KEY_ALONE.fullmatch(before)  # `bbox_2d: [1, 2, 3, 4]`
+        if key is not None and has_role(key[1], "box"):
+            before = ""
+        return before, " ".join(filter(str.strip, [*found.comments, text[found.end :]]))
 
-    def check_words(self, words: _Words) -> None:
+    def check_words(self, before: str, after: str) -> None:
         """Refuse an answer with a further one in the words next to it, or where no picture came."""
-        for text in words:
+        for text in (before, after):
             further = _FURTHER_ANSWER.search(text)
             if further is not None or has_tokens(text):
                 near = " ".join(text[further.start() if further else 0 :].split())[:60]
                 raise UnreadableReply(
                     f"there is a further answer next to the first: {near!r}", "several answers"
                 )
-        if saw_no_picture(words.before):
-            raise _no_answer(words.before)
+        if saw_no_picture(before):
+            raise _no_answer(before)
         if self.says_only_none():
             # Next to it may be only more of the same, after a line such as "Here it is:".
-            before, after = words
             is_introduction = before.rstrip().endswith((":", "：")) and not is_refusal(before)
-            said_before = "" if is_introduction else before
-            for text in (said_before, after):
+            for text in ("" if is_introduction else before, after):
                 if not agrees_with_none(text, self.texts):
                     near = " ".join(text.split())[:60]
                     raise UnreadableReply(
@@ -219,16 +183,6 @@ def _no_answer(text: str) -> RecordError:
     return UnreadableReply(
         f"the reply is in no form that is known: it begins {begins!r}", "no answer"
     )
-
-
-def _lacks_only_brace(found: JsonText, text: str) -> bool:
-    """{"objects": [{…}, {…}] does; {"objects": [{…}, {… doesn't."""
-    value = found.values[0]
-    if not isinstance(value, CutObject) or not value.pairs or not text.rstrip().endswith("]"):
-        return False
-    _, last = value.pairs[-1]
-    is_whole_list = isinstance(last, list) and not isinstance(last, CutArray)
-    return is_whole_list and ends_answer(last)
 
 
 def objects_of_lines(reply: str, box_key: str) -> tuple[list[dict[str, object]], list[str]]:

@@ -57,12 +57,11 @@ _GLM_CLOSES = "<|end_of_box|>"
 
 
 class Answer(NamedTuple):
-    """An answer, the words around it, and what it is in: "fence", GLM's "tokens", or ""."""
+    """An answer, and the words around the fence or the tokens that it is in."""
 
     text: str
     before: str = ""
     after: str = ""
-    within: str = ""
 
 
 def answer_of(reply: str) -> str:
@@ -97,7 +96,7 @@ def enclosed(text: str) -> Answer:
         inside, _, after = rest.partition(_GLM_CLOSES)
         if _GLM_OPENS in after:
             raise UnreadableReply("the reply has several answers", "several answers")
-        return Answer(inside, before, after, "tokens")
+        return Answer(inside, before, after)
     return _in_fence(text) if "```" in text else Answer(text)
 
 
@@ -122,7 +121,7 @@ def _in_fence(text: str) -> Answer:
         inside = "\n".join(blocks)  # a block for each phrase
     else:
         raise UnreadableReply("the reply has several fenced answers", "several answers")
-    return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
+    return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]))
 
 
 def _last_message(reply: str) -> str:
@@ -163,37 +162,25 @@ def _until_end(text: str) -> str:
 
 def _without_thinking(text: str) -> str:
     """Return "[1, 2, 3, 4]" of "<think>A cat?</think>[1, 2, 3, 4]"."""
-    if _MARK.search(text) is None:
+    outside: list[str] = []  # "a", "c" and "e" of "a<think>b</think>c<think>d</think>e"
+    start, is_inside = 0, False
+    for mark in _MARK.finditer(text):
+        opens = mark["opens"] is not None
+        if opens and not is_inside:
+            outside.append(text[start : mark.start()])
+        elif not is_inside:  # "a</think>b": the thinking was opened in the prompt
+            outside = [""]
+        start, is_inside = mark.end(), opens
+    if is_inside:
+        raise UnreadableReply(_ENDS_INSIDE, "only thinking")
+    if start == 0:
         return text
-    # What is before all thinking is left out, too: the answer comes after it.
-    after_thinking = _parts_outside_thinking(text)[1:]
-    # The mark between two answers keeps them from being read as one.
-    answer = " … ".join(part for part in after_thinking if part.strip())
+    # What is before all thinking is left out, too: the answer comes after it. The mark between
+    # two answers keeps them from being read as one.
+    answer = " … ".join(part for part in [*outside[1:], text[start:]] if part.strip())
     if not answer:
         raise UnreadableReply("nothing follows the model's thinking", "only thinking")
     return answer
-
-
-def _parts_outside_thinking(text: str) -> list[str]:
-    """Return "a", "c" and "e" of "a<think>b</think>c<think>d</think>e"."""
-    parts: list[str] = []
-    depth = 0  # of thinking within thinking
-    start = 0  # of the part outside, while `depth` is 0
-    for mark in _MARK.finditer(text):
-        opens = mark["opens"] is not None
-        if depth == 0 and opens:
-            parts.append(text[start : mark.start()])
-        elif depth == 0:  # "a</think>b": the thinking was opened in the prompt
-            parts = [""]
-        if opens:
-            depth += 1
-        elif depth > 0:
-            depth -= 1
-        if depth == 0:
-            start = mark.end()
-    if depth:
-        raise UnreadableReply(_ENDS_INSIDE, "only thinking")
-    return [*parts, text[start:]]
 
 
 def _after_code(text: str) -> str:

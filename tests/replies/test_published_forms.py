@@ -27,7 +27,6 @@ READ = {
     # google-generativeai, GenerateContentResponse.text; gemini/code-execution/intro_agentic_vision.ipynb
     "Gemini's code, its result, and the answer": f"I will zoom in.\n``` python\nbox = [1, 2, 3, 4]\n```\n```\n[1, 2, 3, 4]\n\n```\n```json\n{ITEMS}\n```",
     "two runs of code, and the answer without a fence": f"``` python\nopen('x')\n```\n``` failed\nNo such file\n```\n``` python\nprint([5, 6, 7, 8])\n```\n```\n[5, 6, 7, 8]\n```\n{ITEMS}",
-    "an empty list, then the list, in one fence": f"```json\n[]\n{ITEMS}\n```",
 }  # fmt: skip
 
 
