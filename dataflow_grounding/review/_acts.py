@@ -15,6 +15,7 @@ wherever its name is found: in the same run again, in a later step, in another f
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import GroundingError, InputError
@@ -33,6 +34,7 @@ from dataflow_grounding.data.records import (
     Update,
     annotated_column,
     caption_of_spans,
+    expression_id,
     is_number,
     stated_size,
 )
@@ -41,9 +43,7 @@ from dataflow_grounding.review._overlay import (
     JUDGEMENT,
     Outcome,
     is_place_of,
-    next_id,
     reviewer_verdict,
-    standing_expressions,
 )
 from dataflow_grounding.review._record_view import file_of_picture
 
@@ -120,80 +120,102 @@ class Act:
         return row
 
 
-class Replay:
-    """The phrases of a record, while decisions are laid over them one by one."""
+class Review:
+    """What holds on a record after decisions, which are laid over its phrases one by one."""
 
     def __init__(self, record: Record, written: Mapping[str, Expression]) -> None:
         self._record = record
-        self._written = written
+        self.written = written
         # Older pipelines left `verified` out of expressions that nobody has checked.
         rows = record.get(annotated_column(record))
         self._states_verdicts = isinstance(rows, list) and any(
             isinstance(row, dict) and "verified" in row for row in rows
         )
-        self.outcomes: dict[str, Outcome] = {}  # by id, of every phrase that was written or added
+        self.outcomes: dict[str, Outcome] = {}  # by id, of phrases that were decided on or added
+        self.comment: str | None = None
+        self.decisions: list[int] = []  # the numbers of those that say something of the record
         self._ids_of_text = defaultdict[str, list[str]](list)  # as they are now
         for id, row in written.items():
-            self.outcomes[id] = Outcome(row, row, [*range(len(row.instances))])
             self._ids_of_text[row.text].append(id)
 
     def standing(self) -> dict[str, Expression]:
-        """Return the phrases as they are now, by id."""
-        return standing_expressions(self._record, self._written, self.decided())
+        """Return the phrases as they are now, by id: added ones come last."""
+        rows = {id: outcome.after for id, outcome in self.outcomes.items()}
+        return {id: row for id, row in {**self.written, **rows}.items() if row is not None}
 
-    def decided(self) -> dict[str, Outcome]:
-        """Return the outcomes of phrases that were decided on."""
-        return {id: outcome for id, outcome in self.outcomes.items() if outcome.who}
+    def next_id(self) -> str:
+        """Return an id for a further phrase, one that isn't taken: `a.jpg#3`."""
+        taken = {**self.written, **self.outcomes}
+        for number in count(len(taken)):
+            id = expression_id(self._record, number)
+            if id not in taken:
+                break
+        return id
 
     def take(self, act: Act, who: str) -> bool:
         """Lay an act over all that has its name; return whether anything has."""
         if act.says == "added":
             return self._add_phrase(act, who)
         meant = list(self._meant(act))
-        for id, outcome, row in meant:
+        for id, row in meant:
+            if id not in self.outcomes:
+                self.outcomes[id] = Outcome(row, row, [*range(len(row.instances))])
             if act.box is not None:
-                self._change_box(outcome, row, act, act.box, who)
+                self._change_box(self.outcomes[id], row, act, act.box, who)
             else:
-                self._change(id, outcome, row, act, who)
-            outcome.who = who
+                self._change(id, self.outcomes[id], row, act, who)
         return bool(meant)
 
     def _add_phrase(self, act: Act, who: str) -> bool:
         # A picture of several records gets it once. Where a later run names it, it is there.
         if self._record.occurrence or list(self._meant(Act(act.phrase))):
             return False
-        id = next_id(self._record, self.outcomes)
+        id = self.next_id()
         named: Update = {"expression_id": id, "text": act.phrase, **act.spans}
         row = Expression.from_json({**named, "instances": [], "status": "pending"})
         row = _adapted_to_text(row, None, self._others(id))
-        self.outcomes[id] = Outcome(self._judged(row, None, who), None, who=who)
+        self._place(row, act)
+        self.outcomes[id] = Outcome(None, None)
+        self._judge(self.outcomes[id], row, None, who)
         self._ids_of_text[row.text].append(id)
         return True
 
     def _others(self, id: str) -> list[Expression]:
         """Return the rows of all other phrases that are there."""
-        outcomes = self.outcomes.items()
-        return [outcome.after for key, outcome in outcomes if outcome.after and key != id]
+        return [row for key, row in self.standing().items() if key != id]
 
-    def _meant(self, act: Act) -> Iterator[tuple[str, Outcome, Expression]]:
+    def _meant(self, act: Act) -> Iterator[tuple[str, Expression]]:
         of_text = []
         for id in self._ids_of_text.get(act.phrase, ()):
-            outcome = self.outcomes[id]
-            if outcome.after is not None and outcome.after.text == act.phrase:
-                of_text.append((id, outcome, outcome.after))
+            row = self.outcomes[id].after if id in self.outcomes else self.written[id]
+            if row is not None and row.text == act.phrase:
+                of_text.append((id, row))
         if act.span is not None:
-            of_text = [each for each in of_text if each[2].char_span == act.span] or of_text
+            of_text = [each for each in of_text if each[1].char_span == act.span] or of_text
         if act.boxes is not None:
-            of_text = [each for each in of_text if _corners_of(each[2]) == act.boxes] or of_text
-        for id, outcome, row in of_text:
+            of_text = [each for each in of_text if _corners_of(each[1]) == act.boxes] or of_text
+        for id, row in of_text:
             if act.box is None or act.box in _corners_of(row):
-                yield id, outcome, row
+                yield id, row
+
+    def _place(self, row: Expression, act: Act) -> None:
+        """Find an act's spans again in a caption that another run has replaced since."""
+        caption_as_given = self._record.get("caption")
+        if not isinstance(caption_as_given, str):  # the record has none
+            caption_as_given = ""
+        captions = {"char_span": caption_of_spans(self._record), "caption_span": caption_as_given}
+        for name, span in act.spans.items():
+            caption = captions[name]
+            if span is not None and not is_place_of(row.text, span, caption):
+                start = caption.find(row.text)
+                is_there_once = caption.count(row.text) == 1
+                setattr(row, name, (start, start + len(row.text)) if is_there_once else None)
 
     def _change(self, id: str, outcome: Outcome, row: Expression, act: Act, who: str) -> None:
         changed = row.copy()
         verdict: bool | None = None
         if act.says == "gone":
-            outcome.after = None
+            outcome.after, outcome.who = None, who
             return
         if act.says == "absent":
             outcome.origins = []
@@ -207,17 +229,19 @@ class Replay:
             if act.text != row.text:
                 changed = _adapted_to_text(changed, row, self._others(id))
                 self._ids_of_text[act.text].append(id)
+            self._place(changed, act)
             verdict = reviewer_verdict(row)
         elif act.new is not None:
             outcome.origins.append(None)
             changed.instances = _with_ids(id, [*row.instances, act.new])
             changed.status = "grounded"
         elif row.instances:
+            outcome.who = who
             return
         else:
             changed.status = row.status or "pending"
             verdict = act.right
-        outcome.after = self._judged(changed, verdict, who)
+        self._judge(outcome, changed, verdict, who)
 
     def _change_box(
         self, outcome: Outcome, row: Expression, act: Act, corners: Bbox, who: str
@@ -242,25 +266,30 @@ class Replay:
             outcome.origins = kept
             changed.status = row.status if boxes else "none"
         changed.instances = boxes
-        outcome.after = self._judged(changed, None, who)
+        self._judge(outcome, changed, None, who)
 
-    def _judged(self, row: Expression, verdict: bool | None, who: str) -> Expression:
-        """Return the expression with the verdict of its boxes; with `verdict` if it has none."""
+    def _judge(self, outcome: Outcome, row: Expression, verdict: bool | None, who: str) -> None:
+        """Let an expression be what a reviewer made of it.
+
+        It has the verdict of its boxes, or `verdict` if it has none.
+        """
+        outcome.after, outcome.who = row, who
         verified = verdict
         if row.instances:
-            verdicts = [reviewer_verdict(instance) for instance in row.instances]
+            verdicts = {reviewer_verdict(instance) for instance in row.instances}
             verified = False if False in verdicts else None if None in verdicts else True
+            # It is mended where right boxes were added for the rejected ones. Nobody says which is
+            # for which, so only their numbers are compared.
+            if verdicts == {True, False} and outcome.boxes_to_draw() <= 0:
+                verified = True
         if verified is not None:
-            judged = row.copy()
-            judged.verified, judged.reviewed_by = verified, who
-            return judged
-        if row.instances and not row.reviewed_by:
-            # `verified`, if it has that, is what a check of the pipeline said: it stays until all
-            # boxes are judged.
-            return row
-        # An earlier review judged it, or it has no boxes: no verdict is on what it is now.
-        unjudged = row.without(*JUDGEMENT)
-        return unjudged.with_null("verified") if self._states_verdicts else unjudged
+            outcome.after = row.copy()
+            outcome.after.verified, outcome.after.reviewed_by = verified, who
+        elif not row.instances or row.reviewed_by:
+            # An earlier review judged it, or it has no boxes: no verdict is on what it is now. What
+            # a check of the pipeline said stays until all boxes are judged.
+            unjudged = row.without(*JUDGEMENT)
+            outcome.after = unjudged.with_null("verified") if self._states_verdicts else unjudged
 
 
 def _corners_of(row: Expression) -> list[Bbox]:
@@ -268,7 +297,7 @@ def _corners_of(row: Expression) -> list[Bbox]:
 
 
 def named_acts(
-    record: Record, wanted: Sequence[JsonObject], replay: Replay, who: str
+    record: Record, wanted: Sequence[JsonObject], review: Review, who: str
 ) -> tuple[list[Act], list[str]]:
     """Return what a page asks for as acts, each laid over the record, and the ids that they are on.
 
@@ -284,9 +313,9 @@ def named_acts(
     acts: list[Act] = []
     ids = []
     for each in wanted:
-        standing = replay.standing()
+        standing = review.standing()
         if "added" in each:
-            id = next_id(record, replay.outcomes)
+            id = review.next_id()
             text, spans = _text_and_spans(record, id, each["added"], each.get("char_span"))
             if any(row.text == text for row in standing.values()):
                 raise InputError(f"there is a phrase {text!r} already: draw further boxes of it")
@@ -297,7 +326,7 @@ def named_acts(
                 raise InputError(f"there is no expression {id}")
             made = _acts_on(record, id, each, standing)
         for act in made:
-            replay.take(act, who)
+            review.take(act, who)
         acts += made
         ids.append(id)
     return acts, [*dict.fromkeys(ids)]

@@ -24,9 +24,9 @@ from dataflow_grounding.data.records import JsonObject, Record, dump_line, parse
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.data.reviewed import reviewed_path
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._acts import Act, Replay, named_acts
+from dataflow_grounding.review._acts import Act, Review, named_acts
 from dataflow_grounding.review._names import PictureName
-from dataflow_grounding.review._overlay import Outcome, version_of
+from dataflow_grounding.review._overlay import version_of
 from dataflow_grounding.review._record_view import expressions_of
 
 MOST_CHARACTERS = 10_000  # of a comment
@@ -56,14 +56,6 @@ def review_files(results: str) -> ReviewFiles:
     else:  # x.csv and x.jsonl have separate decisions: x.csv.reviews.jsonl, x.reviews.jsonl
         decisions = f"{stem}.reviews.jsonl"
     return ReviewFiles(annotations, decisions, reviewed_path(annotations))
-
-
-class RecordReview(NamedTuple):
-    """What holds after all decisions on one record."""
-
-    outcomes: dict[str, Outcome]  # by id, of expressions that were decided on
-    comment: str | None = None
-    decisions: tuple[int, ...] = ()  # the numbers of those that say something of the record
 
 
 @dataclass(frozen=True)
@@ -120,13 +112,6 @@ class Sample(NamedTuple):
             line.get("who"),
             line.get("when"),
         )
-
-
-class Change(NamedTuple):
-    """What a decision made of an expression."""
-
-    id: str
-    after: Expression | None
 
 
 class Decisions:
@@ -214,32 +199,21 @@ class Decisions:
 
     def review_of(
         self, record: Record, expressions: Mapping[str, Expression] | None = None
-    ) -> RecordReview:
+    ) -> Review:
         """Return what holds on a record. Raises BrokenRow for one that can't be read."""
         written = expressions_of(record) if expressions is None else expressions
-        replay, review = self._replayed(record, written)
-        return review._replace(outcomes=replay.decided()) if replay else review
-
-    def _replayed(
-        self, record: Record, written: Mapping[str, Expression]
-    ) -> tuple[Replay | None, RecordReview]:
-        numbers = self._numbers_for(record, written)
-        if not numbers:
-            return None, RecordReview({})
-        replay = Replay(record, written)
-        comment = None
-        held = []
-        for number in numbers:
+        review = Review(record, written)
+        for number in self._numbers_for(record, written):
             decision = self.lines[number]
             if decision.undoes or decision.uid in self._taken_back:
-                held.append(number)
+                review.decisions.append(number)
                 continue
-            taken = [replay.take(act, decision.who) for act in decision.acts]
+            taken = [review.take(act, decision.who) for act in decision.acts]
             if decision.comment is not None:
-                comment = decision.comment
+                review.comment = decision.comment or None
             if any(taken) or decision.comment is not None:
-                held.append(number)
-        return replay, RecordReview({}, comment or None, tuple(held))
+                review.decisions.append(number)
+        return review
 
     def _numbers_for(self, record: Record, written: Mapping[str, Expression]) -> list[int]:
         """Return which lines are of a record's picture, in their order."""
@@ -290,8 +264,8 @@ class Decisions:
             self._append(file, who, {"sample": stated})
         self.sync()
 
-    def decide(self, record: Record, key: str, request: JsonObject, who: str) -> list[Change]:
-        """Check a reviewer's decision, append it, and return what it changed.
+    def decide(self, record: Record, key: str, request: JsonObject, who: str) -> list[str]:
+        """Check a reviewer's decision, append it, and return the ids of what it is on.
 
         After the last decision the caller calls `sync`. `request` has `undoes`, the uid of a
         decision, or `acts`, as `named_acts` takes them, and `versions`: by id, those of their
@@ -301,7 +275,7 @@ class Decisions:
         with self._locked() as file:
             # A page sends a decision again if it got no answer: it is answered, and not appended.
             if about.get("uid") in self._line_of_uid:
-                return self._changes_made(record, self._line_of_uid[about["uid"]], key)
+                return self._of_record(about["uid"], key).ids
             picture = PictureName.of_record(record)
             shown_digest = request.get("digest")  # None if the picture couldn't be read then
             if shown_digest is not None and shown_digest != picture.digest:
@@ -314,44 +288,37 @@ class Decisions:
             rows = [act.to_json() for act in acts]
             line = {"picture": picture.to_json(), "record": key, "acts": rows, "ids": ids, **about}
             self._append(file, who, line)
-            return self._changes_made(record, self.lines[-1], key)
+            return ids
 
-    def _changes_made(self, record: Record, decision: Decision, key: str) -> list[Change]:
-        if decision.record != key:
+    def _of_record(self, uid: str, key: str) -> Decision:
+        decision = self._line_of_uid.get(uid)
+        if decision is None or decision.record != key:
             raise InputError("there is no such decision on this record")
-        standing = self._now(record).standing()
-        return [Change(id, standing.get(id)) for id in decision.ids]
-
-    def _now(self, record: Record) -> Replay:
-        written = expressions_of(record)
-        replay, _ = self._replayed(record, written)
-        return replay or Replay(record, written)
+        return decision
 
     def _acts_for(
         self, record: Record, request: JsonObject, who: str
     ) -> tuple[list[Act], list[str]]:
         """Return the acts that a request asks for, checked, and the ids of what they are on."""
-        replay = self._now(record)
-        standing = replay.standing()
+        review = self.review_of(record)
+        standing = review.standing()
         wanted = objects_under(request, "acts")
         versions = request.get("versions")
         for id in {str(each["id"]) for each in wanted if "id" in each}:
             seen = versions.get(id) if isinstance(versions, Mapping) else None
             if version_of(standing.get(id)) != seen:
-                outcome = replay.outcomes.get(id)
+                outcome = review.outcomes.get(id)
                 name = standing[id].text if id in standing else id
-                reviewer = outcome.who if outcome and outcome.who else "somebody"
+                reviewer = outcome.who if outcome else "somebody"
                 raise InputError(f"{name}: {reviewer} changed it meanwhile")
-        return named_acts(record, wanted, replay, who)
+        return named_acts(record, wanted, review, who)
 
     def _ids_to_undo(self, uid: str, key: str) -> list[str]:
         """Return the ids of what a decision is on.
 
         Raises InputError if there is no such decision, or a later one is on the same phrases.
         """
-        undone = self._line_of_uid.get(uid)
-        if undone is None or undone.record != key:
-            raise InputError("there is no such decision on this record")
+        undone = self._of_record(uid, key)
         at_last: Decision | None = undone
         while at_last and at_last.undoes:
             at_last = self._line_of_uid.get(at_last.undoes)

@@ -7,18 +7,25 @@ from dataclasses import dataclass, field
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding.data.classes import keep_classes
-from dataflow_grounding.data.expressions import read_any_expressions
-from dataflow_grounding.data.records import Record, annotated_column
+from dataflow_grounding.data.expressions import OF_A_SHAPE, Expression, read_any_expressions
+from dataflow_grounding.data.records import (
+    JsonObject,
+    Record,
+    Update,
+    annotated_column,
+    has_id,
+)
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.reviewed import digest_of, note_source
 from dataflow_grounding.data.rows import read_rows, write_rows
+from dataflow_grounding.review._acts import Review
 from dataflow_grounding.review._decisions import (
     Decisions,
     ReviewFiles,
     objects_under,
     review_files,
 )
-from dataflow_grounding.review._overlay import as_reviewed, version_of
+from dataflow_grounding.review._overlay import JUDGEMENT, version_of
 from dataflow_grounding.review.reviewable import Reviewable, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -74,7 +81,7 @@ def apply_decisions(
             with suppress(BrokenRow):  # else it has no phrases that a decision could be on
                 review = decisions.review_of(record)
                 held.update(review.decisions)
-                reviewed = as_reviewed(record, review.outcomes, review.comment)
+                reviewed = _as_reviewed(record, review)
             _count_reviewed(record, reviewed, applied)
             yield reviewed
         applied.decisions = len(held)
@@ -90,6 +97,55 @@ def apply_decisions(
         keep_classes(results, path)
     applied.boxes_left_out = without_rejected.boxes
     return applied
+
+
+def _as_reviewed(record: Record, review: Review) -> Record:
+    """Return the record with what reviewers decided; what nobody judged stays as it is."""
+    if not review.outcomes and review.comment is None:
+        return record
+    column = annotated_column(record) or "expressions"
+    # Expressions were read from the column's items, one from each, in their order.
+    item_of_id = dict(zip(review.written, record.get(column) or (), strict=True))
+    new_items: list[object] = []
+    for id, row in review.standing().items():
+        if column != "expressions":
+            old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
+            new_items.extend(_regions(old_region, column, row))
+        elif id in review.outcomes:
+            new_items.append(row.to_json())
+        else:  # as the file has it, perhaps as a mere text: "a cup"
+            item = item_of_id[id]
+            columns = item if isinstance(item, dict) else {"text": item}
+            if not has_id(columns.get("expression_id")):
+                columns = {**columns, "expression_id": row.expression_id}
+            new_items.append(columns)
+    changes: Update = {column: new_items}
+    if review.comment is not None:
+        changes["review_comment"] = review.comment
+    return record.updated(changes)
+
+
+def _regions(old_region: JsonObject, column: str, row: Expression) -> Iterator[Update]:
+    """Yield a region for each box of a reviewed expression; the first has the old one's columns."""
+    text_key = "text" if column == "region_captions" else "type"
+    columns = row.to_json()
+    judgement = {name: columns[name] for name in JUDGEMENT if name in columns}
+    first = dict(old_region)
+    # An unchanged text stays where it is: it may be in another column, such as `description`.
+    if row.text not in old_region.values():
+        first[text_key] = row.text
+    for index, instance in enumerate(row.instances):
+        region = first if index == 0 else {text_key: row.text}
+        drawn: Update = {}
+        if instance.evidence == "person":
+            # The others were of the pipeline's box.
+            region = {key: region[key] for key in region if key not in (*OF_A_SHAPE, "score")}
+            drawn = {"evidence": "person"}
+        yield {**region, **judgement, **drawn, "bbox": list(instance.bbox)}
+    # A reviewer confirmed that there is no such thing: the expression is right without a box, so
+    # the old region, which has one, was wrong.
+    if not row.instances and row.verified is True:
+        yield {**first, **judgement, "verified": False}
 
 
 def _refuse_as_out(out: str, downloads: tuple[str, ...]) -> None:
@@ -191,8 +247,10 @@ def _take_download(path: str, reviewable: Reviewable, refused: list[str]) -> Non
                 seen[id] = versions.get((key, id), seen[id])
             here = {**decision, "record": key, "versions": seen}
             who = str(decision.get("who") or "unknown")
-            for made in reviewable.decisions.decide(record, key, here, who):
-                versions[key, made.id] = version_of(made.after)
+            made = reviewable.decisions.decide(record, key, here, who)
+            standing = reviewable.decisions.review_of(record).standing()
+            for id in made:
+                versions[key, id] = version_of(standing.get(id))
         except (InputError, BrokenRow) as why:
             for id in ids:
                 versions[key, id] = "refused"

@@ -18,7 +18,8 @@ from dataflow_grounding.data.remarks import Remarks
 from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.rows import read_unbroken_rows
 from dataflow_grounding.engine.source import RowsOfImage, identify
-from dataflow_grounding.review._decisions import Decisions, RecordReview, Sample, review_files
+from dataflow_grounding.review._acts import Review
+from dataflow_grounding.review._decisions import Decisions, Sample, review_files
 from dataflow_grounding.review._index import Index, Item, items_of, marks_of
 from dataflow_grounding.review._names import PictureName
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
@@ -67,7 +68,7 @@ class Reviewable:
         self._further_boxes: dict[int, int] = {}  # by record, of things that have a surer box
         self._records = RowsOnDisk()
         self._row_of_index: dict[int, int] = {}  # where it isn't the index: of joined records
-        self._reviews: dict[int, RecordReview] = {}  # of records that were decided on, by index
+        self._reviews: dict[int, Review] = {}  # of records that were decided on, by index
         self._items_decided: dict[int, list[Item]] = {}  # of these records
         self._lines_known = len(self.decisions.lines)
         self._read_records()
@@ -157,10 +158,11 @@ class Reviewable:
                 record = self.record(index)
                 self._take_review(index, record, phrases_of(record))
 
-    def review_of(self, index: int) -> RecordReview:
+    def review_of(self, index: int) -> Review | None:
+        """Return what holds on a record; None where nobody decided anything."""
         if self._lines_known < len(self.decisions.lines):
             self.refresh()
-        return self._reviews.get(index, RecordReview({}))
+        return self._reviews.get(index)
 
     def decided(self, who: str, since: int = 0) -> dict[int, str]:
         """Return what is decided by now of the items of records, from line `since` on.

@@ -14,11 +14,7 @@ from dataflow_grounding.images.files import decoding, read_file, read_header
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._index import items_of
 from dataflow_grounding.review._names import PictureName
-from dataflow_grounding.review._overlay import (
-    reviewer_verdict,
-    standing_expressions,
-    version_of,
-)
+from dataflow_grounding.review._overlay import reviewer_verdict, version_of
 from dataflow_grounding.review._record_view import (
     Phrases,
     Picture,
@@ -101,25 +97,22 @@ class Session:
         """
         record = self.reviewable.record(index)
         review = self.reviewable.review_of(index)
-        written = phrases_of(record)
-        # A record that can't be read has none, and its view says why.
-        rows = standing_expressions(record, written.rows, review.outcomes)
-        shown = record
-        phrases = written
-        if not written.problem:
-            shown = record.updated({"expressions": [row.to_json() for row in rows.values()]})
+        phrases = written = phrases_of(record)
+        rows = written.rows
+        if not written.problem:  # else its view says why
+            rows = review.standing() if review else rows
             phrases = Phrases.of(rows, written.kind or "expressions")
         key = self.reviewable.keys[index]
         digest = PictureName.of_record(record).digest
         picture = self._picture_of(index, digest)
-        view = view_of(shown, picture, self.reviewable.index.classes, phrases=phrases)
+        view = view_of(record, picture, self.reviewable.index.classes, phrases=phrases)
         view.id = str(record.image_id) if has_id(record.image_id) else key
         document = view.to_json()
         for columns, (id, row) in zip(document["expressions"], rows.items(), strict=True):
             columns["version"] = version_of(row)
             columns["reviewed_by"] = row.reviewed_by
             columns["verified"] = reviewer_verdict(row)
-            outcome = review.outcomes.get(id)
+            outcome = review.outcomes.get(id) if review else None
             origins = outcome.origins if outcome else range(len(row.instances))
             boxes = zip(columns["instances"], row.instances, origins, strict=True)
             for box, instance, origin in boxes:
@@ -134,7 +127,7 @@ class Session:
             "digest": digest,
             "key": key,
             "written": [*written.rows],
-            "comment": review.comment or "",
+            "comment": (review and review.comment) or "",
         }
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
@@ -180,7 +173,7 @@ class Session:
             return {"error": f"there is no record {key!r}", "ids": []}
         record = self.reviewable.record(index)
         try:
-            changes = self.decisions.decide(record, key, decision, self.who)
+            ids = self.decisions.decide(record, key, decision, self.who)
         except (InputError, BrokenRow, StorageFailed) as why:
             return {"error": str(why), "ids": []}
-        return {"error": "", "ids": [change.id for change in changes]}
+        return {"error": "", "ids": ids}
