@@ -4,7 +4,6 @@ The page has all rows, and the records themselves only as it shows them. A mark 
 filtered by, such as `doubtful` (FLAGS has all).
 """
 
-from bisect import bisect
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -29,7 +28,6 @@ FLAGS = (*MEANING, "verified", *COCO_SIZES, "changed", "without picture")
 The index in this tuple is the number of the bit in a row of the index, which `page.js` reads.
 """
 _BITS = {flag: 1 << bit for bit, flag in enumerate(FLAGS)}
-_SIDES = (16, 32, 64, 128, 256)  # px, the root of a box's area; page.js has the same
 
 
 class Item(NamedTuple):
@@ -70,14 +68,13 @@ class Index:
         }
 
     def row_of(self, record: Record, phrases: Phrases, marks: Collection[str]) -> list[Any]:
-        """Return what `page.js` reads: ["a.jpg", 8, [["red cup", 4]], [95], 0, 4, ""].
+        """Return what `page.js` reads: ["a.jpg", 8, [["red cup", 4]], [95], 0, ""].
 
         These are the record's id, a bit for each of FLAGS, the phrases, the scores of the items
-        that are boxes in hundredths (-1 without one), the model's number, a bit for each part of
-        _SIDES that a box is in, and the name of the picture's file unless the id has it.
+        that are boxes in hundredths (-1 without one), the model's number, and the name of the
+        picture's file unless the id has it.
         """
         scores: list[int] = []
-        sides = 0
         bits = sum(_BITS[mark] for mark in marks)
         for id, row in phrases.rows.items():
             for index, box in enumerate(row.instances):
@@ -85,17 +82,13 @@ class Index:
                     continue
                 score = box.score
                 scores.append(-1 if score is None else round(100 * min(max(score, 0), 1)))
-                size = area(box.bbox)
-                bits |= _BITS[coco_size(size)]
-                sides |= 1 << bisect(_SIDES, size**0.5)
-        model = str(record.get("model") or "")
-        number = self._models.number_of(model)
-        shown_model = model if number is None else number
+                bits |= _BITS[coco_size(area(box.bbox))]
+        model = self._models.number_of(str(record.get("model") or ""))
         id = id_of(record)
         path = path_of(record)
         file = "" if file_name(path) in id else file_name(blotted_message(path))
         shown_phrases = self._phrases_in_row(phrases)
-        return [id, bits, shown_phrases, scores, shown_model, sides, file]
+        return [id, bits, shown_phrases, scores, model, file]
 
     def _phrases_in_row(self, phrases: Phrases) -> list[list[Any]]:
         """Return each phrase's words, class and number of boxes; a last 1 is left out.
@@ -123,15 +116,12 @@ class Index:
             listed.append(cells)
         return listed
 
-    def _label_of(self, row: Expression) -> str | int:
-        """Return the number of a class, from 0, or of a head noun, from -1 down; else the name."""
+    def _label_of(self, row: Expression) -> int:
+        """Return the number of a class, from 0, or of a head noun, from -1 down."""
         name = stated_class(row)
         if name is not None:
-            number = self.classes.number_of(name)
-            return name if number is None else number
-        head = head_of(row.text)
-        number = self._heads.number_of(head)
-        return head if number is None else -1 - number
+            return self.classes.number_of(name)
+        return -1 - self._heads.number_of(head_of(row.text))
 
 
 def marks_of(record: Record, phrases: Phrases) -> set[str]:

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
-from zlib import crc32
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.lazy import load_table
@@ -49,7 +48,6 @@ class Picture(NamedTuple):
 
 OTHER_CAPTIONS = "other_captions"  # of a picture whose records a review has joined
 _NO_PICTURE = Picture()
-_MOST_NAMES = 5000  # that are numbered
 
 
 class PageNames:
@@ -59,20 +57,17 @@ class PageNames:
         self.names: list[str] = []
         self._numbers: dict[str, int] = {}  # by each name's key, and by each of its spellings
 
-    def number_of(self, name: str) -> int | None:
-        """Return the number of a name, from 0; None for one beyond the first _MOST_NAMES."""
-        if name in self._numbers:
-            return self._numbers[name]
-        # The spelling is new, but the name needn't be: "Cup" gets the number of "cup". Spellings
-        # are noted, too, because making a key takes time.
-        key = self._key(name)
-        if key not in self._numbers:
-            if len(self.names) >= _MOST_NAMES:
-                return None
-            self._numbers[key] = len(self.names)
-            self.names.append(name)
-        self._numbers[name] = self._numbers[key]
-        return self._numbers[key]
+    def number_of(self, name: str) -> int:
+        """Return the number of a name, from 0."""
+        if name not in self._numbers:
+            # The spelling is new, but the name needn't be: "Cup" gets the number of "cup".
+            # Spellings are noted, too, because making a key takes time.
+            key = self._key(name)
+            if key not in self._numbers:
+                self._numbers[key] = len(self.names)
+                self.names.append(name)
+            self._numbers[name] = self._numbers[key]
+        return self._numbers[name]
 
     def _key(self, name: str) -> str:
         """Return what the spellings of a name share. Here each spelling is a name of its own."""
@@ -92,10 +87,7 @@ class PageClasses(PageNames):
 
     def color_of(self, name: str) -> int:
         """Return the colour of a class, its index in PAGE_PALETTE."""
-        number = self.number_of(name)
-        if number is None:  # beyond _MOST_NAMES: the same class still has the same colour
-            number = crc32(class_key(name).encode(errors="replace"))
-        return number % len(PAGE_PALETTE)
+        return self.number_of(name) % len(PAGE_PALETTE)
 
 
 def known_classes(results: str) -> PageClasses:

@@ -10,13 +10,6 @@ const page = (() => {
   const SMALL = 140; // below it there is no room for numbers
   const SIDE_STEP = 40; // of a key
   const LABELS = 100; // those with the most boxes, in the sidebar
-  // Histograms of the sidebar. A record's bits, from `first` on, say in which bins it has a box; the least value of each
-  // bin is below it. The bits of sides are in the row: _SIDES of _index.py.
-  const HISTOGRAMS = [
-    { name: "scores", title: "Score", first: 0, bins: ["0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"], most: "1" },
-    { name: "sides", title: "Side of a box, px", first: 10, bins: ["0", "16", "32", "64", "128", "256"], most: "" },
-    { name: "boxes", title: "Boxes in a picture", first: 16, bins: ["0", "1", "2", "3", "6", "11", "21"], most: "" },
-  ];
   const WITHOUT_BOX = { none: "not found", pending: "not looked for yet" }; // of a status, in words; others say it
   const HEADS = 300; // most frequent ones that are offered
   const nonce = document.currentScript.nonce;
@@ -68,12 +61,8 @@ const page = (() => {
   const go = (change) => { location.hash = addressOf({ ...asked(), page: "", ...change }); };
 
   let rows = []; // one of each record, by which it is filtered; `Index.row_of` of _index.py says what is in it
-  const bins = []; // of each record, the bits of its histograms
-  const isClass = (label) => typeof label === "number" && label >= 0;
-  const isHead = (label) => typeof label === "number" && label < 0;
-  // The name of a class or a head noun; that of a label without a number is the label itself.
-  const nameOf = (label) => (isClass(label) ? about.classes[label] : isHead(label) ? about.heads[-1 - label] : label);
-  const modelOf = (model) => (typeof model === "number" ? about.models[model] : model);
+  const isClass = (label) => label >= 0; // else it is of a head noun
+  const nameOf = (label) => (isClass(label) ? about.classes[label] : about.heads[-1 - label]);
   const boxesOf = new Map(); // how many boxes each label has, by its name
   // How many boxes of a phrase are shown as its own; `shownAs` are [index of a box, the phrase that it is shown as].
   const ownBoxes = ([, , boxes = 1, shownAs = []]) => boxes - shownAs.length;
@@ -88,30 +77,20 @@ const page = (() => {
     return ([, label, boxes = 1]) => wantsBoxes.get(nameOf(label)) === boxes > 0;
   }
   const wordsOf = (state) => (state.q || "").toLowerCase().trim();
-  // The bits of the bins that are chosen, of each histogram; 0 where none is.
-  const masksOf = (state) => HISTOGRAMS.map(({ name, first }) =>
-    (state[name] || "").split(",").filter(Boolean).reduce((mask, bin) => mask | (1 << (first + Number(bin))), 0));
-  const isIn = (masks, place) => masks.every((mask) => !mask || bins[place] & mask);
-  // Places of the records that pass all filters, in order.
-  const matching = (state) => {
-    const masks = masksOf(state);
-    return fitting(state).filter((place) => isIn(masks, place));
-  };
-
   // Returns a test of a score in hundredths, -1 for none; null where none is asked for.
   function isOfScores({ low, high }) {
     if (!low && !high) return null;
     return (score) => score >= 0 && (!low || score >= 100 * Number(low)) && (!high || score <= 100 * Number(high));
   }
 
-  // Places of the records that pass all filters but those of the histograms, in order.
-  function fitting(state) {
+  // Places of the records that pass all filters, in order.
+  function matching(state) {
     const flags = ["show", "size"].map((name) => about.flags.indexOf(state[name])).filter((bit) => bit >= 0);
     const all = flags.reduce((sum, bit) => sum | (1 << bit), 0), words = wordsOf(state);
     const isOfLabel = isOfLabels(state), isOfScore = isOfScores(state);
-    const isOfModel = (model) => state.model === undefined || modelOf(model) === state.model;
+    const isOfModel = (model) => state.model === undefined || about.models[model] === state.model;
     return [...rows.keys()].filter((place) => {
-      const [id, bits, phrases, scores, model, , file] = rows[place];
+      const [id, bits, phrases, scores, model, file] = rows[place];
       return (bits & all) === all && isOfModel(model) && [undefined, id].includes(state.record)
         && (!isOfScore || scores.some(isOfScore)) && (!state.heads.length || phrases.some(isOfLabel))
         && (!words || isNamed(words, id, file) || phrases.some(([text]) => text.includes(words)));
@@ -122,7 +101,7 @@ const page = (() => {
   // What can be judged in the record at a place: {place, e, box, number, score, doubt}; `box` is null for a phrase without
   // one, `number` counts as `items_of` of _index.py. A thing that several phrases have a box of is here once.
   function itemsOf(place) {
-    const [, , phrases, scores, , , , doubts = []] = rows[place];
+    const [, , phrases, scores, , , doubts = []] = rows[place];
     const items = [];
     let boxes = 0;
     phrases.forEach(([, , count = 1, shownAs = []], e) => {
@@ -170,61 +149,6 @@ const page = (() => {
   const times = new Map(); // how many records have each flag
   const countOf = (flag) => times.get(flag) || 0;
   let marked = []; // flags but those of sizes that records have, each with how many
-  function buildHistograms() {
-    const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
-    for (const [, , phrases, scores, , sides] of rows) {
-      const boxes = phrases.reduce((sum, phrase) => sum + ownBoxes(phrase), 0);
-      const inScores = scores.reduce((sum, score) => (score < 0 ? sum : sum | (1 << Math.min(9, Math.floor(score / 10)))), 0);
-      bins.push(inScores | (sides << HISTOGRAMS[1].first)
-        | (1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least))));
-    }
-    for (const histogram of HISTOGRAMS) {
-      const { title, name, first } = histogram;
-      const isKnown = bins.some((bits) => (bits >> first) & ((1 << histogram.bins.length) - 1));
-      if (!isKnown || !boxesInAll()) continue;
-      histogram.bars = histogram.bins.map((least, n) => {
-        const box = node("input", { type: "checkbox" });
-        box.addEventListener("change", () => go({ [name]: [...chosenBins(histogram)].join(",") }));
-        return { box, bar: node("i"), text: node("small", null, least), n };
-      });
-      sidebar.append(node("fieldset", null, node("legend", null, title), histogram.bars.map(({ box, bar, text }) =>
-        node("label", null, box, node("span", null, bar), text))));
-    }
-    if (!sidebar.querySelector("fieldset")) sidebar.remove();
-    else sidebar.open = HISTOGRAMS.some(({ name }) => asked()[name]);
-  }
-  const boxesInAll = () => [...boxesOf.values()].some(Boolean);
-  const chosenBins = ({ bars }) => bars.filter(({ box }) => box.checked).map(({ n }) => n);
-
-  // Each bar is as high as the number of pictures that pass all filters but those of its own histogram.
-  function showHistograms(state) {
-    const masks = masksOf(state), places = fitting(state);
-    HISTOGRAMS.forEach(({ bars, first, bins: leasts, most, title }, h) => {
-      if (!bars) return;
-      const others = masks.map((mask, n) => (n === h ? 0 : mask));
-      const counts = leasts.map(() => 0);
-      for (const place of places) {
-        if (!isIn(others, place)) continue;
-        for (let n = 0; n < counts.length; n++) counts[n] += (bins[place] >> (first + n)) & 1;
-      }
-      const highest = Math.max(1, ...counts);
-      bars.forEach(({ box, bar, n }) => {
-        const upTo = leasts[n + 1] || most;
-        const range = h === 2 ? rangeOfCounts(leasts, n) : `${leasts[n]} ${upTo ? `to ${upTo}` : "and more"}`;
-        const text = `${title}, ${range}: ${count(counts[n])} picture${counts[n] === 1 ? "" : "s"}`;
-        box.checked = Boolean((masks[h] >> (first + n)) & 1);
-        box.setAttribute("aria-label", text);
-        box.parentNode.title = text;
-        bar.style.height = `${(100 * counts[n]) / highest}%`;
-      });
-    });
-  }
-  function rangeOfCounts(bins, n) {
-    const last = Number(bins[n + 1]) - 1;
-    if (!bins[n + 1]) return `${bins[n]} and more`;
-    return Number(bins[n]) === last ? bins[n] : `${bins[n]} to ${last}`;
-  }
-
   let labels = []; // names of those with the most boxes
   function build() {
     for (const [, bits] of rows) {
@@ -248,13 +172,12 @@ const page = (() => {
     sidebar.querySelector("summary").append(node("span", null, hasClasses ? "Classes" : "Labels"), node("span", null, "boxes"));
     if (labels.length > 1) sidebar.open = matchMedia("(min-width: 70rem)").matches;
     else sidebar.remove();
-    buildHistograms();
     if (hasClasses && frequent.length <= LABELS) fields.elements.head.parentNode.remove();
     if (!rows.some((row) => row[3].some((score) => score >= 0))) part(".scores").remove();
     const offer = (place, values) => place.append(...values.map((value) => node("option", { value }, value)));
     offer(part("#heads"), frequent.slice(0, HEADS));
     for (const [name, values] of [["size", ["small", "medium", "large"].filter(countOf)],
-      ["model", [...new Set(rows.map((row) => modelOf(row[4])))]]]) {
+      ["model", [...new Set(rows.map((row) => about.models[row[4]]))]]]) {
       if (values.length > 1) offer(fields.elements[name], values.filter(Boolean));
       else fields.elements[name].parentNode.remove();
     }
@@ -425,7 +348,6 @@ const page = (() => {
     }
     sizing.hidden = !["phrases", "grid"].includes(state.view);
     showLabels(state);
-    showHistograms(state);
   }
   async function showRecords(state) {
     const isAsked = (place) => !state.of || itemsOf(place).some((item) => reviewDecisions.isAsked(state.of, item));

@@ -658,59 +658,16 @@ def test_filters_stand_in_the_address_and_hold_after_a_reload(
     assert page.locator("article .caption").count() == 1
 
 
-def test_histograms_show_how_many_pictures_there_are_and_choose_among_them(
-    folder: Path, show: Any, expect: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_comparison_begins_with_the_records_that_differ(
+    folder: Path, show: Any, expect: Any
 ) -> None:
-    pictures = {
-        "none": [],
-        "low": [box(0, 0, 10, 10, score=0.05)],
-        "two": [box(0, 0, 10, 10, score=0.55), box(0, 0, 100, 100, score=0.95)],
-        "top": [box(0, 0, 300, 300, score=1)],
-        "four": [box(n, 0, 100 + n, 100, score=None) for n in range(4)],
-    }
-    records = [
-        {**MUG_ON_TABLE, "image_id": name, "expressions": [expression("", "a mug", *boxes)]}
-        for name, boxes in pictures.items()
-    ]
-    # head nouns beyond those that have a number are filtered by as well
-    monkeypatch.setattr("dataflow_grounding.review._record_view._MOST_NAMES", 1)
-    zebra = {**MUG_ON_TABLE, "image_id": "zebra", "expressions": [expression("", "a zebra")]}
-    path = report(folder, [*records, zebra])
-    page = show(path, viewport={"width": 1400, "height": 900})
-    names = page.locator("article h2")
-    page.locator(".histograms summary").click()
-
-    def bars(title: str) -> list[str]:
-        labels = page.get_by_role("group", name=title).get_by_role("checkbox")
-        texts = labels.evaluate_all("all => all.map(e => e.ariaLabel)")
-        return [text.rpartition(", ")[2] for text in texts if not text.endswith(": 0 pictures")]
-
-    scores = ["0 to .1: 1 picture", ".5 to .6: 1 picture", ".9 to 1: 2 pictures"]
-    assert bars("Score") == scores
-    sides = ["0 to 16: 2 pictures", "64 to 128: 2 pictures", "256 and more: 1 picture"]
-    assert bars("Side of a box") == sides
-    counts = ["0: 2 pictures", "1: 2 pictures", "2: 1 picture", "3 to 5: 1 picture"]
-    assert bars("Boxes in a picture") == counts
-    high = page.get_by_role("checkbox", name="Score, .9 to 1")
-    high.press("Space")
-    expect(names).to_have_text(["two", "top"])
-    expect(high).to_be_focused()
-    assert bars("Score") == scores
-    assert bars("Boxes in a picture") == ["1: 1 picture", "2: 1 picture"]  # of those chosen
-    page.get_by_role("checkbox", name="Score, 0 to .1").press("Space")
-    expect(names).to_have_text(["low", "two", "top"])
-    assert "scores=0%2C9" in page.url
-    page.reload()
-    expect(names).to_have_text(["low", "two", "top"])
-    assert high.is_checked()  # and the histograms are open
-    page.goto(path.as_uri() + "#head=zebra")
-    expect(names).to_have_text(["zebra"])
-    later = [*records[1:], {**zebra, "image_id": "none"}, {**zebra, "image_id": "new"}]
-    compared = {"versions": [version(folder, records, "a")], "own_name": "b"}
-    begins = report(folder, later, **compared, begins_with="changed")
+    mug = {**MUG_ON_TABLE, "expressions": [expression("", "a mug", box(0, 0, 10, 10))]}
+    gone = {**MUG_ON_TABLE, "image_id": "gone", "expressions": [expression("", "a mug")]}
+    earlier = [mug, {**mug, "image_id": "gone"}]
+    compared = {"versions": [version(folder, earlier, "a")], "own_name": "b"}
+    begins = report(folder, [mug, gone], **compared, begins_with="changed")
     assert figures_of(begins)["changed"] == "1"
-    load(page, begins)
-    expect(names).to_have_text(["none"])
+    expect(show(begins).locator("article h2")).to_have_text(["gone"])
 
 
 def test_failures_are_first_with_reasons_and_a_filter_by_kind(
