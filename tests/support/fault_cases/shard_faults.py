@@ -65,13 +65,10 @@ def replaced_between_shards(place: Workplace, full: bool) -> Outcome:
             place.picture(name, color="white")  # of the same size and time
             os.utime(place.folder / name, (1e9, 1e9))
         assert place.run("--shard", "2/2").code == 0
-        done = merged(place)
-        assert "1-of-2 are not those that it has seen: run that shard again" in done.err, done
         before = witness.sent
         assert place.run("--shard", "1/2").code == 0
         assert witness.sent > before
-        done = merged(place)
-        assert "not those" not in done.err, done
+        merged(place)
         return Outcome(witness.sent, witness.twice, lost_rows(place, 8))
 
 
@@ -99,7 +96,7 @@ SHARDS: list[Case] = [
     Case("links in place of files", "The run removes them and never follows them.", links),
     Case(
         "pictures replaced between shards",
-        "`merge` names the shard to run again.",
+        "The shard asks about them when it is run again.",
         replaced_between_shards,
     ),
     Case(
