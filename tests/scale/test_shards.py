@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import pytest
 
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import Fault, LoopbackServer, ReceivedRequest
 from tests.support.faults import refusal
 from tests.support.workplace import (
     STEPS,
@@ -123,12 +124,18 @@ def test_shards_killed_side_by_side_go_on_and_are_merged_to_what_one_machine_lea
     assert sum(step["requests"] for step in run["steps"]) == alone.requests
 
 
-def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(place: Workplace) -> None:
+def test_merge_says_what_steps_cost_at_the_prices_of_the_spec(
+    place: Workplace, server: LoopbackServer
+) -> None:
+    """And how replies were read, which each shard counts."""
     place.many(10)
+    no_answer = Fault(change=lambda answer: replace(answer, text="no answer"))
+    server.faults = lambda request: no_answer if request.index == 0 else None
     place.settings["vlm.prices"] = {"input": 1.0, "output": 2.0}
     run_shards(place, 2)
     summary = merged(place).summary
-    assert summary["requests"] == 20
+    assert summary["requests"] == summary["answered"] == 21
+    assert summary["unreadable_reasons"] == {"no answer": 1}
     spent = summary["cost_usd"]
     steps = place.run_json()["steps"]
     assert sum(step["cost_usd"] for step in steps) == pytest.approx(spent, abs=1e-5)
