@@ -122,7 +122,9 @@ class _Labels:
             else:
                 bad.read()
             yield record
-        yield from _records_of_unread(self.unread, None, bad)
+        for why in self.unread:
+            bad.note(why)
+            yield {"image_path": None, "regions": [], SEED_ERROR: why}
         bad.finish()
         found.add("stated_twice", stated_twice.remarks())
 
@@ -162,14 +164,6 @@ class _Labels:
         for what, words in _LEFT_OUT.items():
             found.count(what, label.left_out[words])
         return record
-
-
-def _records_of_unread(
-    reasons: Iterable[str], path: str | None, bad: BadEntries
-) -> Iterator[Update]:
-    for why in reasons:
-        bad.note(why)
-        yield {"image_path": path, "regions": [], SEED_ERROR: why}
 
 
 def from_label_folder(

@@ -139,7 +139,6 @@ class SampleMaker:
         # Expressions without ids get some that are made of the picture's path. This counts the rows
         # of each picture, by the hash of its image_id, so that ids of several rows differ.
         self._rows_of_image: RowsOfImage = {}
-        self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record = Record({})
         """The record of the sample that was made last."""
 
@@ -327,9 +326,6 @@ class SampleMaker:
         """Give a record what ids of its expressions are made of, as an import does."""
         if not _have_ids(record.get("expressions")):
             identify(record, "image_path", image_root=None, rows_of_image=self._rows_of_image)
-            if record.image_id is None:
-                record.occurrence = self._count_without_picture
-                self._count_without_picture += 1
 
     def _selected(self, expressions: Iterable[Expression]) -> list[Expression]:
         """Return what is wanted and can be said, with its wanted boxes; the rest is counted."""

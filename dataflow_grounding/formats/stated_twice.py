@@ -10,19 +10,16 @@ class CountedPlaces:
     """Counts of what was found, each with the first place where it was."""
 
     def __init__(self) -> None:
-        self._counts = Counter[str]()
-        self._first: dict[str, str] = {}
+        self.counts = Counter[str]()
+        self.first: dict[str, str] = {}
 
     def add(self, what: str, where: str) -> None:
-        self._first.setdefault(what, where)
-        self._counts[what] += 1
-
-    def first(self, what: str) -> str:
-        return self._first[what]
+        self.first.setdefault(what, where)
+        self.counts[what] += 1
 
     def remarks(self) -> list[str]:
-        counts = self._counts.items()
-        return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
+        counts = self.counts.items()
+        return [f"{what}: {count:,}, the first is {self.first[what]}" for what, count in counts]
 
 
 class Comparison(NamedTuple):
@@ -37,23 +34,20 @@ class StatedTwice:
     """What a file states twice, and whether the two agree: counted, with the first place."""
 
     def __init__(self) -> None:
-        self._compared: Counter[str] = Counter()
+        self._compared = Counter[str]()
         self._differing = CountedPlaces()
-        self._differing_counts: Counter[str] = Counter()
 
     def add(self, comparison: Comparison) -> None:
-        what = comparison.what
-        self._compared[what] += 1
+        self._compared[comparison.what] += 1
         if not comparison.agrees:
-            self._differing.add(what, comparison.where)
-            self._differing_counts[what] += 1
+            self._differing.add(comparison.what, comparison.where)
 
     def remarks(self) -> list[str]:
         """Return a line for each kind that differs. Raises InputError where most of one differ."""
         lines = []
-        for what, count in self._differing_counts.items():
+        for what, count in self._differing.counts.items():
             compared = self._compared[what]
-            line = f"{what}: {count:,} of {compared:,}, the first is {self._differing.first(what)}"
+            line = f"{what}: {count:,} of {compared:,}, the first is {self._differing.first[what]}"
             if count > compared / 2:
                 raise InputError(f"{line}: the two contradict each other, mend the file")
             lines.append(line)
