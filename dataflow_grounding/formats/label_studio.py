@@ -72,8 +72,6 @@ _END_OF_BOX_CONTROL = "</RectangleLabels>"
 # What it has without classes, and what with them: a label for each, and boxes without a text.
 _BOX_LABEL = '<Label value="object"/>'
 _NEEDS_TEXT = ' required="true"'
-_AS_READ = "as read"  # key of a region, as it is in the file
-_UNREAD = "unread"  # in place of a useless region's type
 _DECIMALS = 6  # of a pixel
 _UPLOAD = re.compile(r"upload/\d+/(?:[0-9a-f]{8}-)?([^/]+)")
 
@@ -289,28 +287,8 @@ class LabelStudio(ReturningFormat):
         self._count_passed_over(annotations, latest)
         if latest is None:
             return None
-        parts = [self._with_outline(part, where) for part in latest["result"]]
-        record = self._record(task["data"], {**latest, "result": parts})
-        parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
-        own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
-        return {**record, **own}
-
-    def _with_outline(self, part: Any, where: str) -> Any:
-        """Add a polygon's box and outline in pixels as `shape`; leave other parts as they are.
-
-        A brush or the like, which we have no place for, becomes a part of the type _UNREAD.
-        """
-        kind = str(part.get("type")) if isinstance(part, dict) else ""
-        if kind.startswith(_OTHER_SHAPES):
-            self.passed_over[f"regions {kind!r:.40}, kept for Label Studio"] += 1
-            return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
-        if not kind.startswith(_POLYGON):
-            return part
-        with entry_errors(f"{where}, region {part.get('id')}"):
-            size = (part["original_width"], part["original_height"])
-            outline = outlines.checked(_outline_in(part["value"], size), size)
-        shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
-        return {**part, "shape": shape, _AS_READ: part}
+        record = self._record(task["data"], latest, where)
+        return {**record, **_imported_column(self.name, task, kind, latest)}
 
     def _count_passed_over(self, annotations: list[Any], latest: JsonObject | None) -> None:
         cancelled_count = sum(bool(each.get("was_cancelled")) for each in annotations)
@@ -325,16 +303,19 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _record(self, data: JsonObject, annotation: JsonObject) -> Update:
+    def _record(self, data: JsonObject, annotation: JsonObject, where: str) -> Update:
         caption = data.get(self.caption) or ""
         record: Update = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
-        record["expressions"] = _expressions(result, self.passed_over)
-        unread_count = sum(part["type"] == _UNREAD for part in result)
-        if unread_count:  # something is there, which a detector would learn as background
-            record[SKIPPED] = unread_count
+        kinds = [str(part.get("type")) for part in result]
+        others = [kind for kind in kinds if kind.startswith(_OTHER_SHAPES)]
+        for kind in others:
+            self.passed_over[f"regions {kind!r:.40}, kept for Label Studio"] += 1
+        record["expressions"] = _expressions(result, self.passed_over, where)
+        if others:  # something is there, which a detector would learn as background
+            record[SKIPPED] = len(others)
             if not record["expressions"]:
                 record["background"] = False
         for part in result:
@@ -362,14 +343,13 @@ def _imported_column(
     task: JsonObject,
     list_name: str,
     latest: JsonObject,
-    parts: Sequence[JsonObject],
 ) -> JsonObject:
     """Return the column; `place` in it says where the annotation was: ["annotations", 2]."""
     number = next(index for index, each in enumerate(task[list_name]) if each is latest)
     annotations = [*task[list_name]]
     annotations[number] = {**latest, "result": []}
     place = [list_name, number]
-    return column(format, parts, task={**task, list_name: annotations}, place=place)
+    return column(format, latest["result"], task={**task, list_name: annotations}, place=place)
 
 
 def _texts_of(own_id: Any, source: Source) -> list[JsonObject]:
@@ -556,12 +536,14 @@ def _time_of(annotation: JsonObject) -> str:
     return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
-def _expressions(result: Sequence[JsonObject], passed_over: Counter[str]) -> list[dict[str, Any]]:
+def _expressions(
+    result: Sequence[JsonObject], passed_over: Counter[str], where: str
+) -> list[dict[str, Any]]:
     """Return the expressions of all regions; those of one text and class share one."""
     keyed: list[KeyedExpression] = []
     for number, part in enumerate(result):
         if _is_box(part):
-            instance = _instance(part, passed_over)
+            instance = _instance(part, passed_over, where)
             for text, class_name in _phrases_of_box(part, result):
                 expression = {"text": text, "instances": [with_item_number(instance, number, text)]}
                 if class_name:
@@ -634,7 +616,7 @@ def _is_box(part: JsonObject) -> bool:
     return str(part["type"]).startswith(("rectangle", _POLYGON))
 
 
-def _instance(part: JsonObject, passed_over: Counter[str]) -> dict[str, Any]:
+def _instance(part: JsonObject, passed_over: Counter[str], where: str) -> dict[str, Any]:
     if part.get("image_rotation"):
         raise BrokenRow(
             f"region {part['id']} is of a rotated picture (image_rotation): only upright pictures"
@@ -643,8 +625,11 @@ def _instance(part: JsonObject, passed_over: Counter[str]) -> dict[str, Any]:
     # The score of a box that a person has drawn or changed isn't one of that box.
     is_prediction = part.get("origin", "prediction") == "prediction"
     score = part.get("score") if is_prediction else None
-    if "shape" in part:  # of a polygon, see `_with_outline`
-        return {**part["shape"], "score": score}
+    if part["type"].startswith(_POLYGON):
+        with entry_errors(f"{where}, region {part.get('id')}"):
+            size = (part["original_width"], part["original_height"])
+            outline = outlines.checked(_outline_in(part["value"], size), size)
+        return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline, "score": score}
     rotation = part["value"].get("rotation") or 0
     # Label Studio turns a box about its top left corner.
     instance = turned(_box_in_pixels(part), rotation, passed_over, about_middle=False)
