@@ -193,13 +193,8 @@ def read_xml(path: str, root: str = "") -> Iterator[ElementTree.Element]:
         raise InputError(f"{path} is not XML that can be read: {error}") from None
 
 
-def picture_size(folder: str, name: Any, where: str) -> Size:
-    """Return the width and height of a picture, upright; InputError begins with `where`."""
-    return picture_header(folder, name, where).size
-
-
 def picture_header(folder: str, name: Any, where: str) -> Header:
-    """Return what is read of a picture's header; InputError begins with `where`."""
+    """Return a picture's header, with its size upright; InputError begins with `where`."""
     try:
         return _header_at(find_file(name, (folder,)))
     except RecordError as error:

@@ -17,7 +17,7 @@ from dataflow_grounding.english.spans import clean_caption, find_spans
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 from dataflow_grounding.formats.label_files import LEFT_OUT, Labelled
-from dataflow_grounding.formats.reading import entry_errors, picture_size, read_lines
+from dataflow_grounding.formats.reading import entry_errors, picture_header, read_lines
 
 SOURCE = "image_referring_expression"  # the `source` of the records that are converted
 COLUMN = "kitti_bboxes"  # by which these are recognised
@@ -41,8 +41,8 @@ class Tao(Format):
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):  # at an error the line is left out
                 if is_tao(row):
-                    size = picture_size(image_root, row["image_path"], where)
-                    row, _ = from_tao(row, size)
+                    header = picture_header(image_root, row["image_path"], where)
+                    row, _ = from_tao(row, header.size)
                 elif row.get("source") == SOURCE:  # without the column by which boxes are converted
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"

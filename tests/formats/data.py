@@ -163,6 +163,11 @@ def boxes_of(row: Mapping[str, Any]) -> dict[str, list[Any]]:
     }
 
 
+def parts_of(xml: str) -> list[str]:
+    """What an XML text says, without the space between its parts."""
+    return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
+
+
 @st.composite
 def boxes(draw: st.DrawFn, size: tuple[int, int]) -> list[float]:
     """A box inside a picture of this size, at least 1 px each way, up to three decimals."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding.formats import write
-from tests.formats.data import boxes_of, succeeds
+from tests.formats.data import boxes_of, parts_of, succeeds
 from tests.formats.place import Place
 from tests.support.labelled import Labelled, labelled, region, saved
 
@@ -261,10 +261,6 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
   </image>
 </annotations>
 """
-
-
-def parts_of(xml: str) -> list[str]:
-    return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
 
 
 def test_outlines_of_cvat(place: Place) -> None:

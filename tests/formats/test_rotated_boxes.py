@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from dataflow_grounding.formats.samples import Exported
+from tests.formats.data import parts_of
 from tests.formats.place import Place
 from tests.support.labelled import Box, Labelled, labelled, region, saved
 
@@ -98,7 +99,7 @@ def content_of(path: Path) -> Any:
         return {each.name: each.read_text() for each in files}
     if path.suffix == ".json":
         return json.loads(path.read_text())
-    return [part for part in path.read_text().replace(">", ">\n").splitlines() if part.strip()]
+    return parts_of(path.read_text())
 
 
 @pytest.fixture(scope="module")

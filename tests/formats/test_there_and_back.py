@@ -11,7 +11,16 @@ import pytest
 
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
-from tests.formats.data import boxes_of, command, draw, facts_of, hostile, record, succeeds
+from tests.formats.data import (
+    boxes_of,
+    command,
+    draw,
+    facts_of,
+    hostile,
+    parts_of,
+    record,
+    succeeds,
+)
 from tests.formats.place import Change, Place, Records
 from tests.support.labelled import Box, Labelled, labelled, region, saved
 from tests.support.workplace import Workplace
@@ -267,11 +276,6 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
   </image>
 </annotations>
 """
-
-
-def parts_of(xml: str) -> list[str]:
-    """What an XML text says, without the space between its parts."""
-    return [part.strip() for part in xml.replace(">", ">\n").splitlines() if part.strip()]
 
 
 def test_what_is_changed_of_cvat(place: Place) -> None:
