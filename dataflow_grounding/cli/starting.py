@@ -120,22 +120,14 @@ def default_specs(
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
     for name, path in paths.items():
-        write_text(path, _spec_text(name, settings, every_key))
+        text = with_settings(template_of(name), settings)
+        write_text(path, text if every_key else shortened(text, name, settings))
         say(path, err=False)
     is_endpoint_chosen = endpoint is not None or backend or backend_of_keys()
     if not is_endpoint_chosen:
         say("The environment names no endpoint, so these ask Gemini: see --backend, --endpoint.")
     first = shlex.quote(next(iter(paths.values())))
     say(f"Give each ??? a value, there or as KEY=VALUE; then: dataflowgrounding check -e {first}")
-
-
-def _spec_text(name: str, settings: JsonObject, every_key: bool) -> str:
-    text = with_settings(template_of(name), settings)
-    names_no_model = settings["vlm"] == {"backend": "openai"}  # a run takes that of DF_MODEL
-    is_variable_set = os.environ.get("DF_MODEL", "").strip()
-    if names_no_model and not is_variable_set:
-        text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
-    return text if every_key else shortened(text, name, settings)
 
 
 def _settings_of(backend: str | None) -> JsonObject:

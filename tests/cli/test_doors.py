@@ -235,7 +235,7 @@ def test_the_embedded_grounder_takes_no_other_format() -> None:
     [
         (
             {"OPENAI_API_KEY": "k"},
-            "name it, here or in DF_MODEL",
+            'model_name: "" # empty: DF_MODEL',
             "no model is named: set vlm.openai.model_name, or DF_MODEL",
         ),
         ({"OPENAI_API_KEY": "k", "DF_MODEL": "qwen3-vl"}, 'model_name: "" # empty: DF_MODEL', ""),
