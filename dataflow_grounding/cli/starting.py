@@ -94,14 +94,7 @@ def _shipped_folder(name: str) -> Path:
     help=f"The settings of a server or provider: {', '.join(ENDPOINTS)}.",
 )
 @click.option("--all", "every_key", is_flag=True, help="Every key; without it, the usual ones.")
-@click.argument(
-    "arguments",
-    nargs=-1,
-    metavar="[results_dir=DIR] [autolabel_type=NAME]",
-    shell_complete=completed_from(
-        ["results_dir=", *[f"autolabel_type={name}" for name in PIPELINES]]
-    ),
-)
+@click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
 def default_specs(
     backend: str | None, endpoint: str | None, every_key: bool, arguments: tuple[str, ...]
 ) -> None:

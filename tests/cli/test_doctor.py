@@ -349,7 +349,6 @@ def test_a_shell_gets_what_is_offered_alone() -> None:
         ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
         ("import labels --format label", ["label-studio", "labelme"]),
         ("default_specs --endpoint vl", ["vllm"]),
-        ("default_specs autolabel_type=image_g", ["autolabel_type=image_grounding"]),
         ("prompts show phrase_grounding_li", ["phrase_grounding_lines", "phrase_grounding_lists"]),
         ("report my_res", ["file,my_res"]),  # the shell completes it as a path
         ("generate -e my_sp", ["file,my_sp"]),
