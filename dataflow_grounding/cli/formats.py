@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -153,7 +152,7 @@ def import_(
     # Reading the records also sets `preamble`, `passed_over`, `bad` and `remarks` of `source`.
     count, remarks_on_records = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
-    passed_over = _positive(source.passed_over)
+    passed_over = +source.passed_over  # those above 0
     remarks = [*source.remarks, *remarks_on_records]
     facts = {
         "annotations": annotations,
@@ -183,7 +182,7 @@ def _import_records(
             with _pictures_at_end(source, out):
                 remarks = _write_records(writer, path, source, folder)
                 # What was passed over is printed: then a source without records is all right.
-                if not writer.count and not _positive(source.passed_over):
+                if not writer.count and not +source.passed_over:
                     raise InputError(
                         f"{path} holds nothing to read: no picture, line or entry of this format"
                     )
@@ -416,10 +415,6 @@ def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
 def _counts(written: Mapping[str, int]) -> str:
     counts = ", ".join(f"{count:,} {what}" for what, count in written.items())
     return counts or "nothing to write"
-
-
-def _positive(counts: Counter[str]) -> Counter[str]:
-    return Counter({what: count for what, count in counts.items() if count > 0})
 
 
 def _facts_of_export(exported: Exported, format: str) -> JsonObject:
