@@ -111,19 +111,13 @@ class Pixels:
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
     """Whether `<loc_12>` is in the format that was asked for, not in the family's own."""
     # Several families write `<loc_12>`, each in its own scale, so the format that was asked for
-    # tells more. `<loc0012>` is always one of 1,024 bins.
-    is_shared_token = of_family.name in _SHARED_TOKENS
-    asks_for_format_of_family = asked.name in known_formats()
-    if asks_for_format_of_family:
-        # `<loc_12>` with "doctags" -> as asked; with "qwen3-vl" -> in the family's own
-        return is_shared_token and asked.name in _SHARED_TOKENS
-    if not isinstance(asked.scale, int):
-        return False  # pixels, or cells of a grid, which no location token counts
-    if asked.scale == of_family.scale:
-        # In the same order, the family's own format is more exact, because it may have bins. In
-        # another order, the one that was asked for tells more.
-        return asked.order != of_family.order
-    return is_shared_token
+    # tells more, unless it is the same but for the family's bins. `<loc0012>` is always one of
+    # 1,024 bins. No location token counts pixels, or cells of a grid.
+    if of_family.name not in _SHARED_TOKENS or not isinstance(asked.scale, int):
+        return False
+    if asked.name in known_formats():
+        return asked.name in _SHARED_TOKENS
+    return (asked.scale, asked.order) != (of_family.scale, of_family.order)
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
