@@ -9,7 +9,7 @@ is a part of the remark. Boxes under an unknown key alone are no answer.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import load_table
@@ -67,6 +67,7 @@ def _label_keys() -> list[str]:
     return keys
 
 
+@lru_cache(maxsize=1024)  # each key of an item is asked for many roles, and items have the same
 def has_role(key: str, *roles: str) -> bool:
     """Whether a key has any of these roles in grammar.yaml."""
     return not set(roles).isdisjoint(_roles().get(plain_key(key), ()))
