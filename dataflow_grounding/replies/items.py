@@ -298,13 +298,11 @@ class _Reader:
             (keys if has_box or not self.is_box_key(key) else without_box).append(key)
         return keys or without_box[:1]
 
-    def read_parallel(self, values: object, labels: object, *, is_outline: bool) -> None:
+    def read_parallel(self, values: object, names: object, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
-        if not (isinstance(values, list) and isinstance(labels, list)) or len(values) != len(
-            labels
-        ):
+        if not isinstance(values, list) or not isinstance(names, list) or len(values) != len(names):
             raise _unknown("a list of labels is next to another number of boxes")
-        for value, name in zip(values, labels, strict=True):
+        for value, name in zip(values, names, strict=True):
             label = name.strip() if isinstance(name, str) else ""
             add_boxes(value, RawBox((), label or None), self.parsed, is_outline=is_outline)
 
