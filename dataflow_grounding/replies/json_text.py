@@ -115,15 +115,8 @@ def find_json(text: str) -> JsonText:
     start = _start_of_json(text)
     if start is None:
         return JsonText([], len(text), len(text))
-    return _json_from(text, start)
-
-
-def _json_from(text: str, start: int) -> JsonText:
-    """The JSON that begins at `start`, which is not quite strict."""
     scanner = _Scanner(text, start)
-    found = scanner.values_in_a_row()
-    values = [each.value for each in found]
-    end = found[-1].end
+    values, end = scanner.values_in_a_row()
     closers = ""
     has_key = _KEY_BEFORE.search(text, 0, start) is not None  # `"rejected": […]}`
     if not has_key:
@@ -181,13 +174,6 @@ def ends_answer(value: object) -> bool:
     return any(not items or isinstance(items[0], (dict, str)) for items in lists)
 
 
-class _ValueInText(NamedTuple):
-    """A value of JSON, and the index in the text at which it ends."""
-
-    value: object
-    end: int
-
-
 class _Scanner:
     """Reads one value after the other; `at` is the index up to which the text was read.
 
@@ -202,18 +188,19 @@ class _Scanner:
         self.comments: list[str] = []
         self.repaired = False  # whether any value wasn't strict JSON
 
-    def values_in_a_row(self) -> list[_ValueInText]:
-        """Read the array or object that begins at `at`, and those right after it."""
-        found: list[_ValueInText] = []
+    def values_in_a_row(self) -> tuple[list[object], int]:
+        """Read the array or object at `at`, and those right after it; the last one's end, too."""
+        values: list[object] = []
+        end = self.at
         while _OPENS.match(self.text, self.at) and not self.cut:
-            if len(found) == _MOST_VALUES:
+            if len(values) == _MOST_VALUES:
                 raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
-            value = self.outermost()
-            found.append(_ValueInText(value, end=self.at))
-            between = _BETWEEN.match(self.text, self.at)
+            values.append(self.outermost())
+            end = self.at
+            between = _BETWEEN.match(self.text, end)
             if between is not None:
                 self.at = between.end()  # where the next value may begin
-        return found
+        return values, end
 
     def outermost(self) -> object:
         """Read a value that is in no other one."""
