@@ -16,7 +16,7 @@ from dataflow_grounding.data.records import REMARK
 from dataflow_grounding.data.remarks import joined_remarks
 from dataflow_grounding.replies.address import Address
 from dataflow_grounding.replies.json_boxes import NoBox
-from dataflow_grounding.replies.labels import fits_phrase
+from dataflow_grounding.replies.labels import fits_phrase, share_a_word
 from dataflow_grounding.replies.pixels import NothingThere, Pixels
 from dataflow_grounding.replies.reading import (
     Dropped,
@@ -145,7 +145,13 @@ class _BoxReader:
         if not self.phrases:
             return
         for raw in (*self.parsed.boxes, *self.parsed.absences):
-            if raw.id is not None and raw.id not in self.phrases:
+            if raw.id is None or raw.id in self.phrases:
+                continue  # if its label is another phrase's, `keep` drops this box alone
+            # A label without a word of any phrase is of something that nobody asked for. Its id
+            # tells nothing of the others, and that box alone is dropped.
+            label = raw.label
+            texts = self.phrases.values()
+            if label is None or any(share_a_word(label, text) for text in texts):
                 why = self.address.owner_of(raw).why_none  # "id 9 is of no phrase"
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 

@@ -119,6 +119,18 @@ def _head(text: str) -> str:
     return head_of(" ".join(words))
 
 
+def share_a_word(first: str, second: str) -> bool:
+    """Whether texts have a word in common, or can't be compared, as "cup" and "杯子"."""
+    is_first_latin = re.search("[a-z]", folded(first)) is not None
+    is_second_latin = re.search("[a-z]", folded(second)) is not None
+    if is_first_latin != is_second_latin:
+        return True
+    if _words_of(first) & _words_of(second):
+        return True
+    # In Chinese, which has no blanks between words, one text may be a part of the other.
+    return folded(first) in folded(second) or folded(second) in folded(first)
+
+
 def with_whole_negations(text: str) -> str:
     """Return a text in lower case in which "isn't" is "is not"."""
     plain = text.casefold().replace("’", "'")
