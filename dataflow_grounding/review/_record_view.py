@@ -2,8 +2,8 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
@@ -154,8 +154,7 @@ def id_of(record: Record) -> str:
     return str(record.get("image_id") or blotted_message(path_of(record)) or "no id")
 
 
-@dataclass
-class BoxView:
+class BoxView(NamedTuple):
     """A box as the pages show it. What is None isn't in its JSON, but for the score."""
 
     bbox: Bbox
@@ -164,15 +163,11 @@ class BoxView:
     # On a page that shows each thing once: the places of the phrases with further boxes of it, and
     # for such a box the place of the phrase whose box is shown.
     same: list[int] | None = None
-    shown_as: int | None = None
+    shownAs: int | None = None
 
     def to_json(self) -> Update:
-        row: Update = {"bbox": list(self.bbox), "score": self.score, "evidence": self.evidence}
-        if self.same is not None:
-            row["same"] = self.same
-        if self.shown_as is not None:
-            row["shownAs"] = self.shown_as
-        return row
+        row = self._asdict()
+        return {key: row[key] for key in row if row[key] is not None or key == "score"}
 
 
 @dataclass
@@ -184,25 +179,21 @@ class ExpressionView:
     text: str
     class_name: str | None
     status: str
+    meaning: str  # of the status
+    color: int | None  # an index in PAGE_PALETTE, of those with boxes
     span: list[int] | None
     check: str
     reasons: list[str]
     disputed: bool
     instances: list[BoxView]
-    color: int | None = None  # an index in PAGE_PALETTE, of those with boxes
 
     def to_json(self) -> Update:
-        row: Update = {"index": self.index, "id": self.id, "text": self.text}
-        if self.class_name is not None:
-            row["class"] = self.class_name
-        row |= {"status": self.status, "meaning": STATUS_MEANING[self.status]}
-        row |= {"color": self.color, "span": self.span, "check": self.check}
-        row |= {"reasons": self.reasons, "disputed": self.disputed}
-        return {**row, "instances": [box.to_json() for box in self.instances]}
+        row: Update = {**vars(self), "instances": [box.to_json() for box in self.instances]}
+        name = row.pop("class_name")
+        return row if name is None else {**row, "class": name}
 
 
-@dataclass
-class View:
+class View(NamedTuple):
     """A record as `record.js` shows it, and as a review's page changes it.
 
     Boxes are in pixels of the upright picture, and a `span` is in UTF-16 units of the caption.
@@ -214,31 +205,18 @@ class View:
     model: str
     width: int
     height: int
-    picture: Picture
+    thumbnail: str
+    full: str
+    missing: str
     caption: str
     captions: list[str]
     kind: str
     problem: str
     notes: list[str]
-    expressions: list[ExpressionView] = field(default_factory=list)
+    expressions: list[ExpressionView]
 
     def to_json(self) -> Update:
-        return {
-            "id": self.id,
-            "path": self.path,
-            "model": self.model,
-            "width": self.width,
-            "height": self.height,
-            "thumbnail": self.picture.thumbnail,
-            "full": self.picture.full,
-            "missing": self.picture.missing,
-            "caption": self.caption,
-            "captions": self.captions,
-            "kind": self.kind,
-            "problem": self.problem,
-            "notes": self.notes,
-            "expressions": [expression.to_json() for expression in self.expressions],
-        }
+        return {**self._asdict(), "expressions": [each.to_json() for each in self.expressions]}
 
 
 def view_of(
@@ -253,32 +231,75 @@ def view_of(
     if phrases is None:
         phrases = phrases_of(record)
     width, height = picture.size or stated_size(record) or (0, 0)
-    view = View(
+    caption = caption_of_spans(record)
+    spans = Utf16Spans(caption)
+    classes = classes or PageClasses()
+    place_of_id = {id: place for place, id in enumerate(phrases.rows)} if each_thing_once else {}
+    expressions: list[ExpressionView] = []
+    with_boxes = 0
+    for index, (id, row) in enumerate(phrases.rows.items()):
+        shown = _expression_view(index, id, phrases, spans, place_of_id)
+        if row.instances:  # a class has one colour, and phrases without one have them in turn
+            name = shown.class_name
+            shown.color = with_boxes % len(PAGE_PALETTE) if name is None else classes.color_of(name)
+            with_boxes += 1
+        expressions.append(shown)
+    return View(
         id=id_of(record),
         path=blotted_message(path_of(record)),
         model=str(record.get("model") or ""),
         width=width,
         height=height,
-        picture=picture,
-        caption=caption_of_spans(record),
+        thumbnail=picture.thumbnail,
+        full=picture.full,
+        missing=picture.missing,
+        caption=caption,
         captions=record.get(OTHER_CAPTIONS) or [],
         kind=phrases.kind,
         problem=phrases.problem,
         notes=_notes(record, (width, height)),
+        expressions=expressions,
     )
-    spans = Utf16Spans(view.caption)
-    classes = classes or PageClasses()
-    with_boxes = 0
-    for index, (id, row) in enumerate(phrases.rows.items()):
-        shown = _expression_view(index, id, phrases, spans)
-        if row.instances:  # a class has one colour, and phrases without one have them in turn
-            name = shown.class_name
-            shown.color = with_boxes % len(PAGE_PALETTE) if name is None else classes.color_of(name)
-            with_boxes += 1
-        view.expressions.append(shown)
-    if each_thing_once:
-        _mark_same_things(view.expressions, phrases)
-    return view
+
+
+def _expression_view(
+    index: int, id: str, phrases: Phrases, spans: "Utf16Spans", place_of_id: Mapping[str, int]
+) -> ExpressionView:
+    row = phrases.rows[id]
+    status, check = phrases.statuses[id], phrases.checks[id]
+    reason = row.reason
+    if not reason and status == "unsupported":
+        reason = STATUS_MEANING[status]
+    check_reason = row.verification.reason if row.verification else ""
+    span = row.char_span
+    return ExpressionView(
+        index=index,
+        id=id,
+        text=row.text,
+        class_name=stated_class(row),
+        status=status,
+        meaning=STATUS_MEANING[status],
+        color=None,
+        span=spans.of(span) if span and is_span(span, spans.length) else None,
+        check=check,
+        # A reason may be only the check's verdict again, such as "verified".
+        reasons=[why for why in (reason, row.doubt, check_reason) if why and why != check],
+        disputed=row.disagreement is True,
+        instances=[*_box_views(id, phrases, place_of_id)],
+    )
+
+
+def _box_views(id: str, phrases: Phrases, place_of_id: Mapping[str, int]) -> Iterator[BoxView]:
+    """Yield a phrase's boxes; with `place_of_id`, of each thing the surest is shown for all."""
+    for number, box in enumerate(phrases.rows[id].instances):
+        view = BoxView(box.bbox, box.score, box.evidence or "")
+        if place_of_id and (id, number) in phrases.things:
+            surest, *others = phrases.things[id, number]
+            if surest == (id, number):
+                view = view._replace(same=[place_of_id[other] for other, _ in others])
+            else:
+                view = view._replace(shownAs=place_of_id[surest[0]])
+        yield view
 
 
 def _notes(record: Record, size: Size) -> list[str]:
@@ -340,22 +361,6 @@ def boxes_of_same_thing(
     return boxes_by_box
 
 
-def _mark_same_things(expressions: Sequence[ExpressionView], phrases: Phrases) -> None:
-    """Mark the boxes of each thing that has several, because a page shows the surest alone."""
-    index_of_expression = {id: index for index, id in enumerate(phrases.rows)}
-    for place, (surest, *others) in phrases.things.items():
-        if place != surest:  # the map has the thing once for each of its boxes
-            continue
-        id_of_surest, box_index = surest
-        index_of_surest = index_of_expression[id_of_surest]
-        # such as [2, 3], if expressions 2 and 3 have the others
-        same = [index_of_expression[id] for id, _ in others]
-        expressions[index_of_surest].instances[box_index].same = same
-        for id, box_index in others:
-            box = expressions[index_of_expression[id]].instances[box_index]
-            box.shown_as = index_of_surest
-
-
 class Utf16Spans:
     """Turns spans of code points in a text into spans of UTF-16 units, which scripts count in."""
 
@@ -374,26 +379,3 @@ class Utf16Spans:
 def stated_class(row: Expression) -> str | None:
     name = row.class_name
     return name if name is not None and name.strip() else None
-
-
-def _expression_view(index: int, id: str, phrases: Phrases, spans: Utf16Spans) -> ExpressionView:
-    row = phrases.rows[id]
-    status, check = phrases.statuses[id], phrases.checks[id]
-    reason = row.reason
-    if not reason and status == "unsupported":
-        reason = STATUS_MEANING[status]
-    check_reason = row.verification.reason if row.verification else ""
-    span = row.char_span
-    return ExpressionView(
-        index=index,
-        id=id,
-        text=row.text,
-        class_name=stated_class(row),
-        status=status,
-        span=spans.of(span) if span and is_span(span, spans.length) else None,
-        check=check,
-        # A reason may be only the check's verdict again, such as "verified".
-        reasons=[why for why in (reason, row.doubt, check_reason) if why and why != check],
-        disputed=row.disagreement is True,
-        instances=[BoxView(box.bbox, box.score, box.evidence or "") for box in row.instances],
-    )

@@ -106,7 +106,6 @@ class Session:
         digest = PictureName.of_record(record).digest
         picture = self._picture_of(index, digest)
         view = view_of(record, picture, self.reviewable.index.classes, phrases=phrases)
-        view.id = str(record.image_id) if has_id(record.image_id) else key
         document = view.to_json()
         for columns, (id, row) in zip(document["expressions"], rows.items(), strict=True):
             columns["version"] = version_of(row)
@@ -123,6 +122,7 @@ class Session:
                 box["also"] = [other for other in written.things.get(own, ()) if other != own]
         return {
             **document,
+            "id": str(record.image_id) if has_id(record.image_id) else key,
             "place": index,
             "digest": digest,
             "key": key,
