@@ -53,7 +53,6 @@ Spans: TypeAlias = dict[str, Span | None]
 _SPANS = ("char_span", "caption_span")
 _KINDS = ("added", "gone", "absent", "text", "new")  # what an act says, if it isn't `right`
 _SAME_SIZE = 0.02  # px: corners that a person drew are rounded to hundredths
-_MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
 
 
 @dataclass(frozen=True)
@@ -416,18 +415,15 @@ def _adapted_to_text(
 
 
 def _with_ids(id: str, instances: Sequence[Instance]) -> list[Instance]:
-    """Number the instances without an id above all others: "a.jpg#2.3" after "a.jpg#2.2"."""
-    highest = -1
-    for instance in instances:
-        number = (instance.bbox_id or "").rpartition(".")[2]
-        if number.isdecimal() and len(number) <= _MOST_DIGITS:
-            highest = max(highest, int(number))
+    """Give the instances without an id one: "a.jpg#2.3" to the fourth of a.jpg#2."""
+    taken = [instance.bbox_id for instance in instances if instance.bbox_id]
+    names = (f"{id}.{number}" for number in count(len(taken)))
+    free = (name for name in names if name not in taken)
     numbered = []
     for instance in instances:
         if not instance.bbox_id:
-            highest += 1
             instance = instance.copy()
-            instance.bbox_id = f"{id}.{highest}"
+            instance.bbox_id = next(free)
         numbered.append(instance)
     return numbered
 

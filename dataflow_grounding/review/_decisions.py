@@ -304,7 +304,7 @@ class Decisions:
         standing = review.standing()
         wanted = objects_under(request, "acts")
         versions = request.get("versions")
-        for id in {str(each["id"]) for each in wanted if "id" in each}:
+        for id in dict.fromkeys(str(each["id"]) for each in wanted if "id" in each):
             seen = versions.get(id) if isinstance(versions, Mapping) else None
             if version_of(standing.get(id)) != seen:
                 outcome = review.outcomes.get(id)

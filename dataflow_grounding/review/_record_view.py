@@ -166,7 +166,7 @@ class BoxView(NamedTuple):
     shownAs: int | None = None
 
     def to_json(self) -> Update:
-        row = self._asdict()
+        row = {**self._asdict(), "bbox": list(self.bbox)}
         return {key: row[key] for key in row if row[key] is not None or key == "score"}
 
 

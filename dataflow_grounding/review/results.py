@@ -218,18 +218,9 @@ def _refuse_name_for_data(path: str) -> None:
 
 
 def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
-    """Return the folders' names, or paths such as `run_1/results` where these are equal."""
-    name_a = _folder_name(folder_a)
-    name_b = _folder_name(folder_b)
-    if name_a != name_b:
-        return name_a, name_b
-    path_a = os.path.abspath(folder_a)
-    path_b = os.path.abspath(folder_b)
-    try:
-        shared = os.path.commonpath([path_a, path_b])
-    except ValueError:  # they are on two drives
-        return folder_a, folder_b
-    return os.path.relpath(path_a, shared), os.path.relpath(path_b, shared)
+    """Return the folders' names, or the folders as they were named where these are equal."""
+    name_a, name_b = _folder_name(folder_a), _folder_name(folder_b)
+    return (folder_a, folder_b) if name_a == name_b else (name_a, name_b)
 
 
 def _folder_name(folder: str) -> str:

@@ -454,16 +454,6 @@ def test_a_decision_that_is_sent_twice_counts_once(tmp_path: Path) -> None:
     assert len(rows_of(folder / "reviews.jsonl")) == 1
 
 
-def test_a_box_id_of_more_digits_than_a_number_may_have_is_left_as_it_is(tmp_path: Path) -> None:
-    id = "e." + "1" * 5000
-    row = phrase("a dog", "A", expression_id="e")
-    row["instances"][0]["bbox_id"] = id
-    folder = write(tmp_path, row)
-    drawn = {"bbox": BOXES["B"], "verified": True}
-    assert not decided(folder, "e", found(*judged("A")["instances"], drawn))["error"]
-    assert [box["bbox_id"] for box in applied(folder)[0]["instances"]] == [id, "e.0"]
-
-
 def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     folder = write(tmp_path, phrase("a dog", "A"))
     [row] = phrases_of(folder).values()
