@@ -153,9 +153,9 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     assert page.locator("#choose").is_hidden()
 
 
-def decided(server: Any) -> dict[str, str]:
-    """By place the letters for a record's items."""
-    said: dict[str, str] = server.ask("index")["decided"]
+def letters(server: Any, place: int = 0) -> str:
+    """What is decided of a record's items."""
+    said: str = server.ask("index")["decided"].get(str(place), "")
     return said
 
 
@@ -165,37 +165,43 @@ def test_what_is_rejected_to_mend_or_mine_is_found_again(results: Path, serve: A
     ann.judge(1, True, False)
     bob.judge(0, False)
     bob.judge(0, True, place=1)
-    assert decided(ann) == {"0": "mRM-", "1": "r---"}
-    assert decided(bob) == {"0": "Mrm-", "1": "R---"}
-    [mug] = boxes(RECORD, 0)
-    ann.decide_on(0, (mug, 0, False), ([10, 20, 30, 40], None, True))
-    assert decided(ann)["0"] == "WRM-", "of the mug a box was drawn since"
-    ann.decide_on(1, ([250, 60, 300, 210], 0, True), ([251, 60, 300, 210], 1, True))
-    assert decided(ann)["0"] == "WRR-"
+    assert [letters(ann), letters(ann, 1)] == ["mRM-", "r---"]
+    assert [letters(bob), letters(bob, 1)] == ["Mrm-", "R---"]
 
 
-def test_what_was_drawn_in_place_of_a_box_and_rejected_is_to_mend(
-    results: Path, serve: Any
+DRAWN, ADDED = [10, 20, 30, 40], [50, 20, 70, 40]
+MUG = [40.0, 30.5, 200.0, 150.0]
+MENDED: dict[str, tuple[list[list[Any]], str]] = {
+    "drawn in its place": ([[(DRAWN, 0, True)]], "R---"),
+    "rejected, too": ([[(DRAWN, 0, True)], [(DRAWN, 0, False)]], "M---"),
+    "a box added": ([[(MUG, 0, False)], [(MUG, 0, False), (ADDED, None, True)]], "W---"),
+    "which is wrong, too": (
+        [[(MUG, 0, False), (ADDED, None, True)], [(MUG, 0, False), (ADDED, 1, False)]],
+        "M---",
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "left"), MENDED.values(), ids=MENDED)
+def test_a_rejected_box_is_to_mend_until_a_right_one_was_drawn(
+    results: Path, serve: Any, steps: list[list[Any]], left: str
 ) -> None:
     server = serve(results)
-    drawn, added = [10, 20, 30, 40], [50, 20, 70, 40]
-    server.decide_on(0, (drawn, 0, True))
-    assert decided(server)["0"] == "R---"
-    server.decide_on(0, (drawn, 0, False))
-    assert decided(server)["0"] == "M---"
-    server.decide_on(0, (drawn, 0, False), (added, None, True))
-    assert decided(server)["0"] == "W---"
-    server.decide_on(0, (drawn, 0, False), (added, 1, False))
-    assert decided(server)["0"] == "M---", "what was added is wrong, too"
+    for boxes_of_mug in steps:
+        server.decide_on(0, *boxes_of_mug)
+    assert letters(server) == left
 
 
 def test_a_phrase_without_a_box_that_was_missed_is_to_mend(results: Path, serve: Any) -> None:
     server = serve(results)
     server.decide_on(2, verified=False)
-    assert decided(server) == {"0": "---M"}
-    server.decide_on(1, text="two dogs", char_span=None)
+    assert letters(server) == "---M"
     server.decide(asked_for(server.view(), "a#0", None))
-    assert decided(server)["0"][0] == "g"
+    assert letters(server) == "g--M"
+    # one of two boxes that were drawn for it is right
+    server.decide_on(1, (DRAWN, None, True), (ADDED, None, True))
+    server.decide_on(1, (DRAWN, 0, True), (ADDED, 1, False))
+    assert letters(server) == "g--R"
 
 
 def test_marked_in_the_grid_they_are_mended_one_by_one(

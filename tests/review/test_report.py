@@ -166,14 +166,21 @@ def turned(folder: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size).save(folder / TURNED["image_path"], exif=exif)
 
 
-def test_a_small_copy_is_upright_and_without_metadata(folder: Path) -> None:
-    turned(folder, (1600, 1000))
-    path = report(folder, [TURNED])
-    (small,) = folder.glob("report_files/thumbnails/*")
-    picture = Image.open(small)
-    assert picture.size == (200, 320)
-    assert not dict(picture.getexif())
-    assert '"width":1000,"height":1600' in data_of(path)
+@pytest.mark.parametrize(
+    ("size", "copies", "upright"),
+    [((1600, 1000), [(200, 320)], (1000, 1600)), ((1200, 800), [], (800, 1200))],
+    ids=["large", "shown itself"],
+)
+def test_a_picture_is_upright_and_its_small_copy_without_metadata(
+    folder: Path, size: tuple[int, int], copies: list[Any], upright: tuple[int, int]
+) -> None:
+    turned(folder, size)
+    [view] = views_of(report(folder, [TURNED]))
+    assert (view["width"], view["height"]) == upright
+    assert (view["thumbnail"] == "turned.jpg") is (copies == [])
+    made = [Image.open(path) for path in folder.glob("report_files/thumbnails/*")]
+    assert [picture.size for picture in made] == copies
+    assert not any(dict(picture.getexif()) for picture in made)
 
 
 def test_large_pictures_and_those_of_odd_types_have_a_small_copy(folder: Path) -> None:
@@ -279,12 +286,9 @@ def test_the_figures_are_those_of_the_pipeline_shown(
     path = report(folder, [record])
     assert figures_of(path) == {"images": "1", **counts}
     [view] = views_of(path)
+    of_two_captions = [{**record, "image_path": "mug.png", "image_id": id} for id in ("1", "2")]
+    assert figures_of(report(folder, of_two_captions))["images"] == "1"
     assert len(view["expressions"]) == int(counts.get("expressions", counts.get("regions", 0)))
-
-
-def test_a_picture_of_several_captions_counts_once(folder: Path) -> None:
-    captions = [{**MUG_ON_TABLE, "image_id": str(number)} for number in range(3)]
-    assert figures_of(report(folder, captions))["images"] == "1"
 
 
 def test_of_the_summary_model_and_time_are_shown_and_nothing_else(folder: Path) -> None:
@@ -746,13 +750,6 @@ def test_nothing_is_cut_on_a_narrow_dark_screen_and_anyone_can_read_it(
 
 
 # --- what a page is told, which its scripts show
-
-
-def test_a_picture_that_is_neither_large_nor_odd_is_shown_itself_and_upright(folder: Path) -> None:
-    turned(folder, (1200, 800))
-    [view] = views_of(report(folder, [TURNED]))
-    assert not list(folder.glob("report_files/thumbnails/*"))
-    assert (view["width"], view["height"], view["thumbnail"]) == (800, 1200, "turned.jpg")
 
 
 def test_a_record_without_its_picture_is_still_shown(folder: Path) -> None:
