@@ -44,8 +44,7 @@ def settled_of(reviewable: Reviewable, places: Collection[Place]) -> dict[Place,
     """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
     settled: dict[Place, bool | None] = dict.fromkeys(places)  # None for each
     for place in places:
-        review = reviewable.review_of(place.record)
-        outcome = review.outcomes.get(place.item.id) if review else None
+        outcome = reviewable.review_of(place.record).outcomes.get(place.item.id)
         if outcome is not None and outcome.before is not None:
             settled[place] = _is_right(outcome.before, outcome, place.item.box)
     return settled

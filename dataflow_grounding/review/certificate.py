@@ -132,11 +132,10 @@ def certify(results: str, max_error: float | None = None) -> Certificate:
 def _reviewers(reviewable: Reviewable, settled: Mapping[Place, bool | None]) -> dict[str, int]:
     counts = Counter[str]()
     for place, is_right in settled.items():
-        review = reviewable.review_of(place.record)
-        if is_right is None or review is None:
+        if is_right is None:
             counts[_NOBODY] += 1
             continue
-        outcome = review.outcomes[place.item.id]
+        outcome = reviewable.review_of(place.record).outcomes[place.item.id]
         box = None if place.item.box is None else outcome.box_after(place.item.box)
         # Another one than who decided last on the phrase may have judged this box of it.
         counts[(box and box.reviewed_by) or outcome.who] += 1

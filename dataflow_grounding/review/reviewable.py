@@ -68,7 +68,8 @@ class Reviewable:
         self._further_boxes: dict[int, int] = {}  # by record, of things that have a surer box
         self._records = RowsOnDisk()
         self._row_of_index: dict[int, int] = {}  # where it isn't the index: of joined records
-        self._reviews: dict[int, Review] = {}  # of records that were decided on, by index
+        # of records that were decided on, by index, what became of their phrases
+        self._outcomes: dict[int, dict[str, Outcome]] = {}
         self._items_decided: dict[int, list[Item]] = {}  # of these records
         self._lines_known = len(self.decisions.lines)
         self._read_records()
@@ -130,7 +131,7 @@ class Reviewable:
         others = sum(len(item.also) for item in items)
         if others:
             self._further_boxes[index] = others
-        self._reviews.pop(index, None)
+        self._outcomes.pop(index, None)
         if self.decisions.lines:
             self._take_review(index, record, phrases)
 
@@ -139,7 +140,7 @@ class Reviewable:
             return
         review = self.decisions.review_of(record, phrases.rows)
         if review.decisions:
-            self._reviews[index] = review
+            self._outcomes[index] = review.outcomes
             self._items_decided[index] = list(items_of(phrases))
 
     @property
@@ -158,11 +159,9 @@ class Reviewable:
                 record = self.record(index)
                 self._take_review(index, record, phrases_of(record))
 
-    def review_of(self, index: int) -> Review | None:
-        """Return what holds on a record; None where nobody decided anything."""
-        if self._lines_known < len(self.decisions.lines):
-            self.refresh()
-        return self._reviews.get(index)
+    def review_of(self, index: int) -> Review:
+        """Return what holds on a record by now. Raises BrokenRow for one that can't be read."""
+        return self.decisions.review_of(self.record(index))
 
     def decided(self, who: str, since: int = 0) -> dict[int, str]:
         """Return what is decided by now of the items of records, from line `since` on.
@@ -171,14 +170,14 @@ class Reviewable:
         no box drawn for it yet, `g` gone; a capital where `who` decided last on its phrase.
         """
         self.refresh()
-        indices = {*self._reviews}
+        indices = {*self._outcomes}
         if since:
             lines = self.decisions.lines[since:]
             indices = {self.index_of.get(line.record, -1) for line in lines}
         letters = {}
         for index in indices:
-            if index in self._reviews:
-                outcomes = self._reviews[index].outcomes
+            if index in self._outcomes:
+                outcomes = self._outcomes[index]
                 items = self._items_decided[index]
                 letters[index] = "".join(_letter_of(item, outcomes, who) for item in items)
         return letters

@@ -11,6 +11,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding.data.records import JsonObject, Update, dump_line, has_id
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
+from dataflow_grounding.review._acts import Review
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._index import items_of
 from dataflow_grounding.review._names import PictureName
@@ -96,22 +97,21 @@ class Session:
         - `digest` is the picture's: decisions are refused if the file was replaced since.
         """
         record = self.reviewable.record(index)
-        review = self.reviewable.review_of(index)
         phrases = written = phrases_of(record)
-        rows = written.rows
+        review = Review(record, written.rows)
         if not written.problem:  # else its view says why
-            rows = review.standing() if review else rows
-            phrases = Phrases.of(rows, written.kind or "expressions")
+            review = self.decisions.review_of(record, written.rows)
+            phrases = Phrases.of(review.standing(), written.kind or "expressions")
         key = self.reviewable.keys[index]
         digest = PictureName.of_record(record).digest
         picture = self._picture_of(index, digest)
         view = view_of(record, picture, self.reviewable.index.classes, phrases=phrases)
         document = view.to_json()
-        for columns, (id, row) in zip(document["expressions"], rows.items(), strict=True):
+        for columns, (id, row) in zip(document["expressions"], phrases.rows.items(), strict=True):
             columns["version"] = version_of(row)
             columns["reviewed_by"] = row.reviewed_by
             columns["verified"] = reviewer_verdict(row)
-            outcome = review.outcomes.get(id) if review else None
+            outcome = review.outcomes.get(id)
             origins = outcome.origins if outcome else range(len(row.instances))
             boxes = zip(columns["instances"], row.instances, origins, strict=True)
             for box, instance, origin in boxes:
@@ -127,7 +127,7 @@ class Session:
             "digest": digest,
             "key": key,
             "written": [*written.rows],
-            "comment": (review and review.comment) or "",
+            "comment": review.comment or "",
         }
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:

@@ -497,6 +497,13 @@ def test_a_verdict_that_is_none_of_ours_settles_nothing(results: Path, review: A
         assert review().left(), "they can be judged once more"
 
 
+def test_pictures_of_a_folder_that_only_the_review_was_told_of_are_found(results: Path) -> None:
+    (results / "run.json").unlink()
+    reviewer = Review(results, str(results.parent), who="ann", sample=(24, 0))
+    reviewer.judge_all()
+    assert certified(results)["reviewers"] == {"ann": 24}
+
+
 def test_what_nobody_judged_has_bounds_and_no_share(results: Path, review: Any) -> None:
     reviewer = review()
     phrases = {item for item in reviewer.items if item[2] is None}
