@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.formats import read
+from dataflow_grounding.formats import find_format, read
 from tests.formats.data import draw, exported, hostile, record, records_of
 from tests.support.labelled import saved
 
@@ -44,9 +44,12 @@ def test_the_names_are_those_of_its_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("span", [[0, 17], ["a", 3], [3, 1], [0], {"start": 0}])
 def test_spans_that_its_model_made_up_are_looked_up(span: Any, tmp_path: Path) -> None:
-    [row] = read(tao(tmp_path, span, source="image_grounding"), "tao")
+    source = find_format("tao")
+    [row] = read(tao(tmp_path, span, source="image_grounding"), source)
     [one] = row["expressions"]
     assert one["char_span"] == [7, 16]
+    off = "offsets of places in captions that were off, taken from their words"
+    assert +source.passed_over == {off: 1}
     assert one["instances"][0]["score"] == 0.9
     assert "bbox_score" not in one["instances"][0]
 
