@@ -73,11 +73,13 @@ def _user() -> str:
     type=any_path,
     help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
+@image_root_option
 @json_option
 def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
+    image_root: str | None,
     as_json: bool,
 ) -> int:
     """Write RESULTS as reviewed. DECISIONS are files that the page offered for download after its
@@ -87,7 +89,7 @@ def apply_command(
     same items.
     """
     # Downloaded decisions are added to RESULTS' reviews.jsonl, of which all are applied.
-    applied = apply_decisions(results, out, downloads)
+    applied = apply_decisions(results, out, downloads, image_root)
     for line in applied.refused:
         say(f"Not taken: {line}")
     answer(as_json, asdict(applied), _lines_on_applied(applied))

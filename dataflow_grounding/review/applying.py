@@ -16,6 +16,7 @@ from dataflow_grounding.data.records import (
     has_id,
 )
 from dataflow_grounding.data.rejected import WithoutRejected
+from dataflow_grounding.data.results_folder import image_folders_of
 from dataflow_grounding.data.reviewed import digest_of, note_source
 from dataflow_grounding.data.rows import read_rows, write_rows
 from dataflow_grounding.review._acts import Review
@@ -51,12 +52,14 @@ def apply_decisions(
     results: str,
     out: str | None = None,
     downloads: tuple[str, ...] = (),
+    image_root: str | None = None,
 ) -> Applied:
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
     - `out` is a new file for training, without what was rejected; None for
       annotations.reviewed.jsonl next to the records, which has all.
     - `downloads` are files of decisions, which a page offers when its server is gone.
+    - `image_root` is the folder of pictures that `review` was told of.
     """
     files = review_files(results)
     path = out or files.reviewed
@@ -64,7 +67,7 @@ def apply_decisions(
         _refuse_as_out(out, downloads)
     applied = Applied(path)
     if downloads:
-        _take_downloads(results, downloads, applied)
+        _take_downloads(Reviewable(results, image_root), downloads, applied)
     decisions = Decisions(files.decisions)
     decisions.tell_damaged()
     # Later reviews and pipelines go on from the review's own file. So it always has the rejected
@@ -76,7 +79,8 @@ def apply_decisions(
 
     def reviewed_records() -> Iterator[Record]:
         held = set[int]()  # the numbers of the decisions
-        for _, record in records_with_keys(files.annotations):
+        folders = image_folders_of(results, image_root)
+        for _, record in records_with_keys(files.annotations, folders):
             reviewed = record
             with suppress(BrokenRow):  # else it has no phrases that a decision could be on
                 review = decisions.review_of(record)
@@ -163,7 +167,7 @@ def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> Input
         )
     return InputError(
         f"no decisions on {files.annotations} in {files.decisions}: run `dataflowgrounding review"
-        f" {results}` first"
+        f" {results}` first, and give its --image-root here, too"
     )
 
 
@@ -212,8 +216,7 @@ def _refuse_log(path: str, own: str) -> None:
             )
 
 
-def _take_downloads(results: str, downloads: tuple[str, ...], applied: Applied) -> None:
-    reviewable = Reviewable(results)
+def _take_downloads(reviewable: Reviewable, downloads: tuple[str, ...], applied: Applied) -> None:
     decisions = reviewable.decisions
     count_before = len(decisions.lines)
     for path in downloads:  # all of them, before a decision of any is taken

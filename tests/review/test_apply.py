@@ -465,6 +465,18 @@ def test_a_decision_changes_nothing_past_its_check(tmp_path: Path) -> None:
     assert decision["acts"] == [{"phrase": "a dog", "box": BOXES["A"], "right": True}]
 
 
+def test_apply_is_told_of_the_folder_of_pictures_as_the_review_was(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out", phrase("a dog", "A"), image_path="a.png")
+    Image.new("RGB", (200, 150)).save(tmp_path / "a.png")
+    session = Session(Reviewable(str(folder), str(tmp_path)), "ann")
+    asked = asked_for(session.view(0), "a#0", judged("A"))
+    [answer] = session.decide([line("1", **asked)])["answers"]
+    assert not answer["error"]
+    told = "give its --image-root here, too"
+    assert told in command(["apply", str(folder)]).err
+    assert what_stands(folder, "--image-root", str(tmp_path)) == [("a dog", "A", True)]
+
+
 def test_why_no_decision_counts_is_told(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", phrase("a dog", "A"))
     other = write_rows(tmp_path / "other.jsonl", line("1", record="another"))
