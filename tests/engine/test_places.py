@@ -22,7 +22,7 @@ from tests.support.workplace import Workplace
 
 def grow(level: Level, places: int) -> None:
     while level.places < places:
-        level.answered(level.send())
+        level.answered(level.send(in_flight=2))
 
 
 def test_a_refusal_at_a_probe_is_not_counted_with_a_flight_of_long_ago() -> None:
