@@ -15,6 +15,7 @@ wherever its name is found: in the same run again, in a later step, in another f
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -125,17 +126,24 @@ class Review:
     def __init__(self, record: Record, written: Mapping[str, Expression]) -> None:
         self._record = record
         self.written = written
-        # Older pipelines left `verified` out of expressions that nobody has checked.
-        rows = record.get(annotated_column(record))
-        self._states_verdicts = isinstance(rows, list) and any(
-            isinstance(row, dict) and "verified" in row for row in rows
-        )
         self.outcomes: dict[str, Outcome] = {}  # by id, of phrases that were decided on or added
         self.comment: str | None = None
         self.decisions: list[int] = []  # the numbers of those that say something of the record
-        self._ids_of_text = defaultdict[str, list[str]](list)  # as they are now
-        for id, row in written.items():
-            self._ids_of_text[row.text].append(id)
+
+    @cached_property  # most records have no decision
+    def _ids_of_text(self) -> dict[str, list[str]]:
+        ids = defaultdict[str, list[str]](list)  # as they are now
+        for id, row in self.written.items():
+            ids[row.text].append(id)
+        return ids
+
+    @cached_property
+    def _states_verdicts(self) -> bool:
+        """Older pipelines left `verified` out of expressions that nobody has checked."""
+        rows = self._record.get(annotated_column(self._record))
+        return isinstance(rows, list) and any(
+            isinstance(row, dict) and "verified" in row for row in rows
+        )
 
     def standing(self) -> dict[str, Expression]:
         """Return the phrases as they are now, by id: added ones come last."""

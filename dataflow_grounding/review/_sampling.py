@@ -40,11 +40,16 @@ class Share:
         return row
 
 
-def settled_of(reviewable: Reviewable, places: Collection[Place]) -> dict[Place, bool | None]:
-    """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
+def settled_of(
+    outcomes: Mapping[int, Mapping[str, Outcome]], places: Collection[Place]
+) -> dict[Place, bool | None]:
+    """Return for each item whether it is right as the pipeline wrote it; None if nobody decided.
+
+    `outcomes` are those of the items' records, by index.
+    """
     settled: dict[Place, bool | None] = dict.fromkeys(places)  # None for each
     for place in places:
-        outcome = reviewable.review_of(place.record).outcomes.get(place.item.id)
+        outcome = outcomes[place.record].get(place.item.id)
         if outcome is not None and outcome.before is not None:
             settled[place] = _is_right(outcome.before, outcome, place.item.box)
     return settled

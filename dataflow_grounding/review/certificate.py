@@ -12,6 +12,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.records import Update
 from dataflow_grounding.data.results_folder import run_of
 from dataflow_grounding.review._decisions import Sample
+from dataflow_grounding.review._overlay import Outcome
 from dataflow_grounding.review._sampling import (
     Share,
     groups_of,
@@ -112,7 +113,9 @@ def certify(results: str, max_error: float | None = None) -> Certificate:
     samples, drawn = _samples(reviewable)
     run_model = run_of(reviewable.files.annotations).get("model")
     groups, phrase_count = groups_of(reviewable, str(run_model or ""))
-    settled = settled_of(reviewable, drawn)
+    indices = {place.record for place in drawn}
+    outcomes = {index: reviewable.review_of(index).outcomes for index in indices}
+    settled = settled_of(outcomes, drawn)
     level = 1 - 0.05 / len(samples)  # nobody gains by drawing samples until a figure pleases
     on_boxes = {place: right for place, right in settled.items() if place.item.box is not None}
     on_phrases = [right for place, right in settled.items() if place.item.box is None]
@@ -123,19 +126,21 @@ def certify(results: str, max_error: float | None = None) -> Certificate:
         share_of_phrases(missed, phrase_count),
         shares_by_group(groups, on_boxes, level),
         samples,
-        _reviewers(reviewable, settled),
+        _reviewers(outcomes, settled),
         [reviewable.named(place) for place, right in settled.items() if right is None],
         max_error,
     )
 
 
-def _reviewers(reviewable: Reviewable, settled: Mapping[Place, bool | None]) -> dict[str, int]:
+def _reviewers(
+    outcomes: Mapping[int, Mapping[str, Outcome]], settled: Mapping[Place, bool | None]
+) -> dict[str, int]:
     counts = Counter[str]()
     for place, is_right in settled.items():
         if is_right is None:
             counts[_NOBODY] += 1
             continue
-        outcome = reviewable.review_of(place.record).outcomes[place.item.id]
+        outcome = outcomes[place.record][place.item.id]
         box = None if place.item.box is None else outcome.box_after(place.item.box)
         # Another one than who decided last on the phrase may have judged this box of it.
         counts[(box and box.reviewed_by) or outcome.who] += 1
