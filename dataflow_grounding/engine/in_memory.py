@@ -15,7 +15,12 @@ from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.loop import DEFAULT_WORKERS, Loop, Taken
-from dataflow_grounding.engine.options import RunStart, counter_for_memory, current_options
+from dataflow_grounding.engine.options import (
+    OwnPictures,
+    RunStart,
+    counter_for_memory,
+    current_options,
+)
 from dataflow_grounding.engine.plan import (
     SUSPECT,
     UNSEEN,
@@ -68,9 +73,11 @@ def annotate_all(
     rows = [_read(operator, row, place, rows_of_image) for place, row in enumerate(given)]
     options = current_options.get()
     counter = counter_for_memory(options)
-    pending = [row.record for row in rows if row.error is None]
-    pictures = partial(pictures_of, pending, operator.reads().get("image") or IMAGE_COLUMN)
-    start = RunStart(options, counter.budget, folder=None, pictures=pictures)
+    pictures = OwnPictures()
+    if operator.format_choice is not None and any(row.may_ask for row in rows):
+        pending = [row.record for row in rows if row.error is None]
+        pictures = pictures_of(pending, operator.reads().get("image") or IMAGE_COLUMN)
+    start = RunStart(options, counter.budget, folder=None, pictures=lambda: pictures)
     loop = _InMemory(operator, rows, start, until_failure)
     try:
         # without a file, replies last no longer than the call

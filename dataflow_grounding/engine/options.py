@@ -150,7 +150,9 @@ class RunStart:
     shared: dict[Hashable, Any] = field(default_factory=dict)  # by any key, for all operators
 
     async def own_pictures(self) -> OwnPictures:
-        """Return what is to be known of the run's pictures, which a thread looks at."""
+        """Return what is to be known of the run's pictures, which a run of files looks at now."""
+        if self.folder is None:  # a caller's pictures were looked at before
+            return self.pictures()
         return await asyncio.to_thread(self.pictures)
 
     @property
