@@ -38,12 +38,13 @@ class Taken(NamedTuple):
 class Loop(Workers):
     """Workers take row after row, each through all steps in order."""
 
+    store: ReplyLog  # is set before the first row is taken
+
     def __init__(
         self, steps: list[Step], idle: Collection[int] = (), *, one_schema: bool = False
     ) -> None:
         super().__init__()
         self.steps = steps
-        self.store = ReplyLog("")
         self.memo = ImageMemo(None)
         self.stopped: RunStopped | None = None  # why nothing more is sent
         self.askings: dict[int, Asking] = {}  # by the id of a serving

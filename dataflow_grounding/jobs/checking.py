@@ -33,6 +33,7 @@ from dataflow_grounding.engine.limiter import files_left
 from dataflow_grounding.engine.loop import Loop
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.plan import check as check_plan
+from dataflow_grounding.engine.reply_log import ReplyLog
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import find_image, name_at_source, open_image
@@ -111,8 +112,9 @@ def _put_first_questions(run: SpecRun) -> None:
             has_format = step.operator.format_choice is not None
             if is_shipped or has_format or isinstance(step.operator, WholeFile):
                 continue
-            # without an `asking`, a question goes no further than into words
-            run_blocking(functools.partial(Loop([step]).results_of_steps, 0, record, RowWork()))
+            loop = Loop([step])  # without an `asking`, a question goes no further than into words
+            loop.store = ReplyLog("")
+            run_blocking(functools.partial(loop.results_of_steps, 0, record, RowWork()))
 
 
 def _remarks_on_calibration(run: SpecRun) -> list[str]:
